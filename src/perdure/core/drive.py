@@ -1,0 +1,255 @@
+"""The two drivers: they answer what an operation asks for, one awaiting, the other blocking.
+
+A body of the user's runs in a context of its own in which there is no run: a step inside a step is a plain
+call, and what a body does to context variables does not reach the workflow, as it would not on a replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import Any, Protocol
+
+from perdure.core.effects import AtGate, Await, DurableWait, Invoke, Pause, StopHere, TakeGate, Use
+from perdure.core.gate import Call
+from perdure.core.run import Runtime, current, step_info
+from perdure.errors import Cancelled, StepTimeout
+from perdure.store.signal import Signal
+
+
+class AsyncHost(Protocol):
+    """Runs the code of a run on an event loop."""
+
+    async def at_gate(self, call: Call) -> Any:
+        """Wait for the answer to a call."""
+
+    async def take_gate(self, call: Call) -> int:
+        """Wait for the gate; return the group's number."""
+
+
+class BlockingHost(Protocol):
+    """Runs the code of a run in threads."""
+
+    def at_gate(self, call: Call) -> Any:
+        """Wait for the answer to a call."""
+
+    def take_gate(self, call: Call) -> int:
+        """Wait for the gate; return the group's number."""
+
+
+async def drive(
+    operation: Generator[Any, Any, Any], runtime: Runtime | None = None, host: AsyncHost | None = None
+) -> Any:
+    """Run an operation on the event loop and return what it returns."""
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            effect = operation.send(value) if error is None else operation.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        value = error = None
+        try:
+            if isinstance(effect, Signal):
+                await effect.wait()
+            elif isinstance(effect, Invoke):
+                value = await invoke(effect, runtime)
+            elif isinstance(effect, Use):
+                value = await _use(effect, runtime)
+            elif isinstance(effect, AtGate):
+                assert host is not None
+                value = await host.at_gate(effect.call)
+            elif isinstance(effect, TakeGate):
+                assert host is not None
+                value = await host.take_gate(effect.call)
+            elif isinstance(effect, DurableWait):
+                await effect.signal.wait()
+            elif isinstance(effect, Await):
+                value = await _within(effect)
+            elif isinstance(effect, Pause):
+                await asyncio.sleep(effect.seconds)
+            else:
+                assert isinstance(effect, StopHere)
+                await _stop_here()
+        except BaseException as raised:
+            error = raised
+
+
+def drive_blocking(
+    operation: Generator[Any, Any, Any], runtime: Runtime | None = None, host: BlockingHost | None = None
+) -> Any:
+    """Run an operation in this thread and return what it returns."""
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            effect = operation.send(value) if error is None else operation.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        value = error = None
+        try:
+            if isinstance(effect, Signal):
+                effect.wait_blocking()
+            elif isinstance(effect, Invoke):
+                value = invoke_blocking(effect, runtime)
+            elif isinstance(effect, Use):
+                value = _use_blocking(effect, runtime)
+            elif isinstance(effect, AtGate):
+                assert host is not None
+                value = host.at_gate(effect.call)
+            elif isinstance(effect, TakeGate):
+                assert host is not None
+                value = host.take_gate(effect.call)
+            elif isinstance(effect, DurableWait):
+                assert runtime is not None
+                with runtime.blocked():
+                    effect.signal.wait_blocking()
+            elif isinstance(effect, Await):
+                value = effect.signal.wait_blocking(effect.timeout)
+            elif isinstance(effect, Pause):
+                threading.Event().wait(effect.seconds)
+            else:
+                assert isinstance(effect, StopHere)
+                raise Cancelled
+        except BaseException as raised:
+            error = raised
+
+
+async def invoke(effect: Invoke, runtime: Runtime | None) -> Any:
+    """Call the user's function from the event loop."""
+    context = body_context(effect)
+    if not effect.is_async:
+        return await _invoke_in_thread(effect, context, runtime)
+    body = InContext(context.run(effect.function, *effect.args, **effect.kwargs), context)
+    if effect.timeout is None:
+        return await body
+    try:
+        async with asyncio.timeout(effect.timeout) as scope:
+            return await body
+    except TimeoutError as error:
+        if scope.expired():
+            raise _timed_out(effect) from error
+        raise
+
+
+def invoke_blocking(effect: Invoke, runtime: Runtime | None) -> Any:
+    """Call the user's function from a thread."""
+    context = body_context(effect)
+    if effect.is_async:
+        assert runtime is not None
+        call = InContext(effect.function(*effect.args, **effect.kwargs), context)
+        return runtime.call_async(_bounded, (call, effect), {})
+    if effect.timeout is None:
+        return context.run(effect.function, *effect.args, **effect.kwargs)
+    assert runtime is not None
+    signal = runtime.in_thread(lambda: context.run(effect.function, *effect.args, **effect.kwargs))
+    if not signal.wait_blocking(effect.timeout):
+        effect.late = signal
+        raise _timed_out(effect)
+    if signal.error is not None:
+        raise signal.error
+    return signal.value
+
+
+async def _invoke_in_thread(effect: Invoke, context: Context, runtime: Runtime | None) -> Any:
+    assert runtime is not None
+    signal = runtime.in_thread(lambda: context.run(effect.function, *effect.args, **effect.kwargs))
+    if not await _within(Await(signal, effect.timeout)):
+        effect.late = signal
+        raise _timed_out(effect)
+    if signal.error is not None:
+        raise signal.error
+    return signal.value
+
+
+async def _bounded(body: InContext, effect: Invoke) -> Any:
+    try:
+        async with asyncio.timeout(effect.timeout) as scope:
+            return await body
+    except TimeoutError as error:
+        if scope.expired():
+            raise _timed_out(effect) from error
+        raise
+
+
+def _timed_out(effect: Invoke) -> StepTimeout:
+    name = effect.info.step if effect.info else effect.function.__qualname__
+    return StepTimeout(f"{name} took longer than its timeout of {effect.timeout:g} s")
+
+
+def body_context(effect: Invoke) -> Context:
+    """The context of a body: no run, but the step."""
+    context = copy_context()
+    context.run(_enter_body, effect)
+    return context
+
+
+def _enter_body(effect: Invoke) -> None:
+    current.set(None)
+    step_info.set(effect.info)
+
+
+async def _use(effect: Use, runtime: Runtime | None) -> Any:
+    if effect.is_async:
+        # Outside of the run: tasks that a connection pool creates here are no branches of the workflow.
+        context = copy_context()
+        context.run(current.set, None)
+        return await InContext(context.run(effect.function, *effect.args, **effect.kwargs), context)
+    assert runtime is not None
+    signal = runtime.in_thread(lambda: effect.function(*effect.args, **effect.kwargs))
+    await signal.wait()
+    if signal.error is not None:
+        raise signal.error
+    return signal.value
+
+
+def _use_blocking(effect: Use, runtime: Runtime | None) -> Any:
+    if effect.is_async:
+        assert runtime is not None
+        return runtime.call_async(effect.function, effect.args, effect.kwargs)
+    return effect.function(*effect.args, **effect.kwargs)
+
+
+async def _within(effect: Await) -> bool:
+    if effect.timeout is None:
+        await effect.signal.wait()
+        return True
+    try:
+        async with asyncio.timeout(effect.timeout):
+            await effect.signal.wait()
+    except TimeoutError:
+        return effect.signal.done
+    return True
+
+
+async def _stop_here() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+class InContext(Awaitable[Any]):
+    """A coroutine that is stepped in a context of its own by whatever task awaits it."""
+
+    __slots__ = ("_context", "_coroutine")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+        self._coroutine, self._context = coroutine, context
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        run, coroutine = self._context.run, self._coroutine
+        value: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                yielded = run(coroutine.send, value) if error is None else run(coroutine.throw, error)
+            except StopIteration as stop:
+                return stop.value
+            value = error = None
+            try:
+                value = yield yielded
+            except BaseException as raised:
+                error = raised

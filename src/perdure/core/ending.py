@@ -1,0 +1,104 @@
+"""How the code of a run ended, and what is recorded of that."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import Any
+
+from perdure.core.run import Run, Unwind
+from perdure.errors import (
+    SerializationError,
+    WorkflowCancelled,
+    WorkflowTimeout,
+)
+from perdure.models import CancelReason, Status
+from perdure.serial import encode_failure
+from perdure.store.records import EndRecord, Fenced, HandOver, Outcome, Park, Record, Ticket
+
+logger = logging.getLogger("perdure.run")
+
+
+class Interrupted(BaseException):
+    """The code was stopped by something outside of perdure, such as the end of the event loop."""
+
+
+def conclude(run: Run, value: Any, error: BaseException | None) -> Generator[Any, Any, None]:
+    """Record how the code of a run ended: with a value, an error, or an interruption."""
+    if run.closed or (run.fatal is None and isinstance(error, Unwind)):
+        run.runtime.let_go(run)
+        return
+    record = _parked(run, str(run.fatal)) if run.fatal is not None else _record(run, value, error)
+    run.fatal = None
+    while True:
+        ticket = run.submit(record)
+        yield ticket
+        if not _stands(run, record, ticket):
+            return
+        if record.outcome is not Outcome.CANCELLED:
+            break
+        assert isinstance(record, EndRecord)
+        run.cancel_reason = CancelReason(record.cancel)
+        record = _stopped(run)
+    run.closed = True
+    if isinstance(record, EndRecord):
+        run.runtime.ended(run, Status.of(record.status), record.value)
+    run.runtime.let_go(run)
+
+
+def _stands(run: Run, record: Record, ticket: Ticket) -> bool:
+    """Whether to go on: nothing is left to do for a run that is no longer ours."""
+    if ticket.error is None and record.outcome is not Outcome.LOST:
+        return True
+    if ticket.error is not None and not isinstance(ticket.error, Fenced):
+        if not isinstance(record, Park):
+            park(run, str(ticket.error))
+        else:
+            logger.error("run %s cannot be parked: %s", run.id, ticket.error)
+    run.closed = True
+    run.runtime.let_go(run)
+    return False
+
+
+def park(run: Run, reason: str) -> None:
+    """Give a run up until somebody resumes it; its record stays as it is."""
+    run.runtime.submit(Ticket(_parked(run, reason)))
+
+
+def _record(run: Run, value: Any, error: BaseException | None) -> Record:
+    if error is None and (left := run.gate.left_over()) is not None:
+        return _parked(
+            run,
+            f"the workflow returned, but the record goes on with {left.name!r} at position {left.position}: its "
+            "code has changed since. Run the code that began this run, then resume it",
+        )
+    if run.cancel_told and run.cancel_reason is not CancelReason.NONE:
+        return _stopped(run)
+    if error is None:
+        try:
+            stored, _ = run.definition.signature.result.record(value)
+        except SerializationError as unfit:
+            return _failed(run, unfit)
+        return EndRecord(run.key, Status.SUCCEEDED.code, stored, waited=run.waited)
+    if isinstance(error, Interrupted | KeyboardInterrupt | SystemExit | GeneratorExit):
+        return HandOver(run.key)
+    return _failed(run, error)
+
+
+def _failed(run: Run, error: BaseException) -> EndRecord:
+    return EndRecord(run.key, Status.FAILED.code, encode_failure(error), waited=run.waited)
+
+
+def _parked(run: Run, reason: str) -> Park:
+    logger.error("run %s (%s) is parked: %s", run.id, run.definition.name, reason)
+    run.parked_reason = reason
+    return Park(run.key, reason.replace("\0", "")[:10_000])
+
+
+def _stopped(run: Run) -> EndRecord:
+    status = run.end_status()
+    if status is Status.FAILED:
+        error: Exception = WorkflowTimeout(f"run {run.id} did not finish within its timeout")
+    else:
+        error = WorkflowCancelled(f"run {run.id} was cancelled")
+    return EndRecord(run.key, status.code, encode_failure(error), regardless=True, waited=run.waited)

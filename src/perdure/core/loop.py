@@ -1,0 +1,434 @@
+"""The host of an `async def` workflow: its tasks on an event loop, and when they are all quiet.
+
+Every task that the code of a run creates is wrapped, by the loop's task factory, in a coroutine that
+counts its steps and belongs to a branch, numbered before it starts. The run is quiet when none of its
+tasks was stepped for a few turns of the loop: strict order by number alone fails on programs that wait
+for "whatever is first", quietness does not (an experiment on ten of them, at every crash prefix).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import Any, Final
+
+from perdure.core.drive import drive
+from perdure.core.ending import Interrupted, conclude
+from perdure.core.gate import Call, Decision, Recorded, diverged
+from perdure.core.run import Branch, Run, Runtime, Unwind, current
+from perdure.core.waits import WOKEN
+from perdure.errors import NonDeterminismError, SerializationError
+from perdure.models import CancelReason
+from perdure.store.records import Outcome, PutAway, Ticket, WaitRecord
+
+logger = logging.getLogger("perdure.run")
+
+QUIET_TURNS: Final = 3
+WARN_AFTER: Final = 2.0
+"""Seconds after which a replay that waits for something foreign says so."""
+
+
+class Outbox:
+    """Tickets of all runs of a loop, sent on at the end of the loop's turn.
+
+    A step's record and the end of its run, or the records of many runs that go on in the same turn, so
+    reach the journal together.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._tickets: dict[Runtime, list[Ticket]] = {}
+
+    def add(self, owner: Runtime, ticket: Ticket) -> None:
+        """Queue a ticket for the journal of its run's owner; only from the loop's own thread."""
+        if not self._tickets:
+            self._loop.call_soon(self._flush)
+        self._tickets.setdefault(owner, []).append(ticket)
+
+    def _flush(self) -> None:
+        # By owner: what a run of a life that is over still sends must never be written in the next one's name.
+        lines, self._tickets = self._tickets, {}
+        for owner, tickets in lines.items():
+            owner.submit_many(tickets)
+
+
+class LoopHost:
+    """Runs the code of one run on a loop."""
+
+    __slots__ = (
+        "_acts",
+        "_bodies",
+        "_loop",
+        "_outbox",
+        "_pumping",
+        "_seen",
+        "_warned",
+        "branches",
+        "run",
+        "task",
+    )
+
+    def __init__(self, run: Run, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
+        self.run, self._loop, self._outbox = run, loop, outbox
+        self._acts, self._seen, self._pumping, self._warned = 0, -1, False, False
+        self.branches: set[Traced] = set()
+        self._bodies: set[asyncio.Task[Any]] = set()
+        self.task: asyncio.Task[None] | None = None
+        run.host = self
+
+    def start(self, context: Context) -> None:
+        """Begin the code, as a task of its own; from the loop's thread."""
+        context.run(current.set, self.run.root)
+        traced = Traced(self._main(), self)
+        self.task = traced.task = asyncio.Task(traced, loop=self._loop, context=context)
+
+    def submit(self, ticket: Ticket) -> None:
+        """Send a ticket with the others of this turn of the loop."""
+        self._outbox.add(self.run.runtime, ticket)
+
+    # -- the root ----------------------------------------------------------------------------------
+
+    async def _main(self) -> None:
+        run, value, error = self.run, None, None
+        try:
+            if run.pending is not None:
+                await run.pending.wait()
+                run.confirm(run.pending)
+            value = await self._call()
+        except asyncio.CancelledError as cancelled:
+            error = self._meaning(cancelled)
+        except BaseException as raised:
+            error = raised
+        self._end_branches()
+        current.set(None)
+        await drive(conclude(run, value, error), run.runtime)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+
+    async def _call(self) -> Any:
+        run = self.run
+        try:
+            args, kwargs = run.definition.signature.decode_call(run.input)
+        except (SerializationError, TypeError) as error:
+            raise run.give_up(
+                SerializationError(f"the recorded arguments cannot be read: {error}")
+            ) from error
+        return await run.definition.function(*args, **kwargs)
+
+    def _meaning(self, cancelled: asyncio.CancelledError) -> BaseException:
+        """Tell apart who cancelled: perdure, the code itself, or somebody outside (a loop that closes)."""
+        if self.run.closed or self.run.fatal is not None:
+            return Unwind()
+        if self.run.cancel_told:
+            return cancelled
+        task = asyncio.current_task()
+        return Interrupted() if task is not None and task.cancelling() else cancelled
+
+    def _end_branches(self) -> None:
+        """Branches that outlive their workflow have nobody to report to."""
+        for call in self.run.gate.parked_calls():
+            self.run.gate.withdraw(call)
+        for task in list(self._bodies):
+            task.cancel()
+        for branch in list(self.branches):
+            if branch.task is not None and branch.task is not self.task:
+                branch.task.cancel()
+
+    # -- the gate ----------------------------------------------------------------------------------
+
+    async def at_gate(self, call: Call) -> Any:
+        """Wait for the answer to a call among others."""
+        run = self.run
+        future: asyncio.Future[Recorded | None] = self._loop.create_future()
+        call.resume = future
+        try:
+            run.gate.ask(call)
+        except NonDeterminismError as error:
+            self._diverged(error)
+            raise Unwind from None
+        self.pump()
+        try:
+            return await future
+        except BaseException:
+            run.gate.withdraw(call)
+            for task in self._bodies:
+                if task.get_name() == call.position:
+                    task.cancel()
+            self.pump()
+            raise
+
+    async def take_gate(self, call: Call) -> int:
+        """Wait until nothing else is handed out, and keep it so."""
+        answer: asyncio.Future[int] = self._loop.create_future()
+        call.resume = (call.resume, answer)
+        self.run.gate.want(call)
+        self.pump()
+        return await answer
+
+    def pump(self) -> None:
+        """Look whether the run is quiet, and hand out what can be."""
+        if not self._pumping and not self.run.closed:
+            self._pumping = True
+            self._loop.call_soon(self._turn, 0)
+
+    def _turn(self, quiet: int) -> None:
+        if self._acts != self._seen:
+            self._seen, quiet = self._acts, 0
+        if quiet < QUIET_TURNS:
+            self._loop.call_soon(self._turn, quiet + 1)
+            return
+        self._pumping = False
+        run = self.run
+        if run.closed or run.fatal is not None or (run.leaving is not None and not run.leaving.done):
+            return
+        self._apply(run.gate.on_quiet())
+
+    def _apply(self, decision: Decision) -> None:
+        run = self.run
+        for call in decision.begin:
+            context = copy_context()
+            context.run(current.set, None)
+            task = asyncio.Task(self._body(call), loop=self._loop, name=call.position, context=context)
+            self._bodies.add(task)
+            task.add_done_callback(self._bodies.discard)
+        if decision.holder is not None:
+            decision.holder.resume, answer = decision.holder.resume
+            if not answer.done():
+                answer.set_result(run.gate.next_group())
+        if decision.cancel:
+            run.cancel_told = True
+            self._stop_code()
+        elif decision.replayed:
+            self._hand_out([(call.resume, record) for call, record in decision.replayed])
+        elif decision.group:
+            run.tell(decision.group)
+            self._hand_out([(call.resume, None) for call in decision.group])
+        elif decision.stuck:
+            self._stuck(decision.stuck)
+        elif run.cancel_due and not run.calling and run.gate.holder is None and not run.gate.idle:
+            run.tell_cancel()
+            self._stop_code()
+
+    def _hand_out(self, answers: list[tuple[asyncio.Future[Any], Recorded | None]]) -> None:
+        for future, answer in answers:
+            if not future.done():
+                future.set_result(answer)
+        self._acts += 1
+        self.pump()
+
+    async def _body(self, call: Call) -> None:
+        try:
+            told = await drive(call.produce(call), self.run.runtime, self)
+        except (asyncio.CancelledError, Unwind) as stopped:
+            self.run.gate.withdraw(call)
+            if isinstance(stopped, Unwind) and not _future(call).done():
+                _future(call).set_exception(Unwind())
+        except BaseException as error:  # an operation never raises: this is perdure's own fault
+            self.run.give_up(RuntimeError(f"an operation failed: {error!r}"))
+            logger.exception("an operation of run %s failed", self.run.id)
+            self.close()
+        else:
+            if isinstance(call.resume, tuple):
+                call.resume = call.resume[0]
+            self.run.gate.finish(call, told)
+        self.pump()
+
+    def _stuck(self, missing: tuple[Recorded, ...]) -> None:
+        """The next answers of the record have not been asked for, and the code is quiet."""
+        foreign = [branch for branch in self.branches if branch.is_foreign(self)]
+        if foreign:
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "run %s waits for something that is no durable call, while its record goes on with %s",
+                    self.run.id,
+                    missing[0].name,
+                )
+            self._loop.call_later(WARN_AFTER, self.pump)
+            return
+        waiting = [call for call in self.run.gate.parked_calls() if call.position != missing[0].position]
+        if waiting:
+            call = waiting[0]
+            self._diverged(diverged(call.position, call.kind, call.name, missing))
+        else:
+            self._diverged(
+                NonDeterminismError(f"nothing asks for {missing[0].name!r} at {missing[0].position}")
+            )
+
+    def _diverged(self, error: NonDeterminismError) -> None:
+        self.run.give_up(error)
+        self.close()
+
+    # -- from outside --------------------------------------------------------------------------------
+
+    def cancel(self, reason: CancelReason) -> None:
+        """Tell the code to stop, as soon as the record allows; from the loop's thread."""
+        run = self.run
+        if run.cancel_reason is CancelReason.NONE:
+            run.cancel_reason = reason
+        if run.closed or (run.leaving is not None and not run.leaving.done):
+            return
+        if run.tasks == 1 and run.gate.idle:
+            if run.calling and run.cancel_due:
+                run.tell_cancel()
+                self._stop_code()
+        else:
+            self.pump()
+
+    def _stop_code(self) -> None:
+        assert self.task is not None
+        self.task.cancel()
+        self._acts += 1
+        self.pump()
+
+    def try_to_leave(self) -> None:
+        """Put the run away if all it does is wait; from the loop's thread."""
+        if self.run.can_leave() and not self._pumping:
+            # In an empty context: the one here may be the workflow's, whose tasks are branches.
+            task = asyncio.Task(self._leave(), loop=self._loop, context=Context())
+            self._bodies.add(task)
+            task.add_done_callback(self._bodies.discard)
+
+    async def _leave(self) -> None:
+        run = self.run
+        waits = [
+            WaitRecord(run.key, place, target=target)
+            for place, (_, target) in run.waiting.items()
+            if target and place not in run.waits
+        ]
+        if waits:
+            run.waited = True
+            run.waits |= {wait.position: 0.0 for wait in waits}
+            ticket = run.submit(*waits)
+            await ticket.wait()
+            if ticket.error is not None or not run.can_leave():
+                return
+        record = PutAway(run.key, list(run.waiting))
+        run.leaving = run.submit(record)
+        await run.leaving.wait()
+        if run.leaving.error is None and record.outcome is Outcome.WON:
+            self.close()
+            return
+        self.pump()
+        if run.cancel_reason is not CancelReason.NONE:
+            self.cancel(run.cancel_reason)
+        run.runtime.begun_waiting(run)
+
+    def close(self) -> None:
+        """Take the code off the stack; what it still returns or raises is ignored."""
+        run = self.run
+        if run.fatal is None:
+            run.closed = True
+        for signal, _ in list(run.waiting.values()):
+            signal.settle(WOKEN)
+        for call in run.gate.parked_calls():
+            if not _future(call).done():
+                _future(call).set_exception(Unwind())
+        for task in list(self._bodies):
+            if task is not asyncio.current_task():
+                task.cancel()
+        if self.task is not None and not run.waiting:
+            self.task.cancel()
+        self._loop.call_later(WARN_AFTER, self._insist)
+
+    def _insist(self) -> None:
+        if self.task is not None and not self.task.done():
+            logger.warning("the code of run %s does not stop; cancelling it again", self.run.id)
+            self.task.cancel()
+            self._loop.call_later(10 * WARN_AFTER, self._insist)
+
+
+def _future(call: Call) -> asyncio.Future[Any]:
+    future: asyncio.Future[Any] = call.resume[0] if isinstance(call.resume, tuple) else call.resume
+    return future
+
+
+class Traced(Coroutine[Any, Any, Any]):
+    """A coroutine of a run's code: its steps are counted, and its end is known."""
+
+    __slots__ = ("_coroutine", "_host", "task", "waits_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], host: LoopHost) -> None:
+        self._coroutine, self._host = coroutine, host
+        self.task: asyncio.Task[Any] | None = None
+        self.waits_for: Any = None
+        host.branches.add(self)
+
+    def send(self, value: Any) -> Any:
+        """Step the code."""
+        host = self._host
+        host._acts += 1
+        try:
+            waits_for = self._coroutine.send(value)
+        except BaseException:
+            self._ended(host)
+            raise
+        self.waits_for = waits_for
+        return waits_for
+
+    def throw(self, *error: Any) -> Any:
+        """Step the code with an error."""
+        host = self._host
+        host._acts += 1
+        try:
+            waits_for = self._coroutine.throw(*error)
+        except BaseException:
+            self._ended(host)
+            raise
+        self.waits_for = waits_for
+        return waits_for
+
+    def close(self) -> None:
+        """Close the code."""
+        self._ended(self._host)
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield from self._coroutine.__await__())
+
+    def is_foreign(self, host: LoopHost) -> bool:
+        """Whether the code waits for something that neither the gate nor the run's own tasks can bring."""
+        future = self.waits_for
+        if future is None or any(_future(call) is future for call in host.run.gate.parked_calls()):
+            return False
+        if isinstance(future, asyncio.Task):
+            return future not in {branch.task for branch in host.branches}
+        return not hasattr(future, "_children")  # gather's own future: its children are tasks of the run
+
+    def _ended(self, host: LoopHost) -> None:
+        if self in host.branches:
+            host.branches.discard(self)
+            host.run.tasks = max(1, len(host.branches))
+            if not host.run.gate.idle:
+                host.pump()
+
+
+def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the tasks that workflow code creates on this loop numbered and traced; others pass through."""
+    chained = loop.get_task_factory()
+    if getattr(chained, "perdure", False):
+        return
+
+    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        branch: Branch | None = current.get()
+        if branch is None or branch.run.closed or not asyncio.iscoroutine(coroutine):
+            return _create(chained, loop, coroutine, options)
+        host: LoopHost = branch.run.host
+        context = options.pop("context", None) or copy_context()
+        context.run(current.set, branch.fork())
+        traced = Traced(coroutine, host)
+        branch.run.tasks = len(host.branches)
+        task = _create(chained, loop, traced, options | {"context": context})
+        traced.task = task
+        return task
+
+    factory.perdure = True  # type: ignore[attr-defined]
+    loop.set_task_factory(factory)
+
+
+def _create(chained: Any, loop: asyncio.AbstractEventLoop, coroutine: Any, options: dict[str, Any]) -> Any:
+    if chained is not None:
+        return chained(loop, coroutine, **options)
+    return asyncio.Task(coroutine, loop=loop, **options)

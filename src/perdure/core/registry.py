@@ -1,0 +1,115 @@
+"""Definitions: what the decorators found out about a function, and the one registry of them by name.
+
+The name is what is stored, so it must not depend on how the program was started: a module run as
+`__main__` is registered under the name it would be imported by.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from perdure.errors import DefinitionError
+from perdure.policy import Retry
+from perdure.serial import Signature, check_text
+
+Isolation = Literal["read committed", "repeatable read", "serializable"]
+
+
+@dataclass(slots=True, eq=False)
+class Definition:
+    """A decorated function."""
+
+    name: str
+    function: Callable[..., Any]
+    signature: Signature
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is `async def`."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def place(self) -> str:
+        """File and line of the function, for error texts."""
+        code = getattr(self.function, "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}" if code else "an unknown place"
+
+
+@dataclass(slots=True, eq=False)
+class StepDefinition(Definition):
+    """A `@step`."""
+
+    retry: Retry | None = None
+    timeout: float | None = None
+    at_most_once: bool = False
+    colour: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.colour = self.is_async
+
+
+@dataclass(slots=True, eq=False)
+class TransactionDefinition(Definition):
+    """A `@transaction`."""
+
+    isolation: Isolation | None = None
+    lock: Mapping[str, str] = field(default_factory=dict)
+    retry: Retry | None = None
+    colour: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.colour = self.is_async
+
+
+@dataclass(slots=True, eq=False)
+class WorkflowDefinition(Definition):
+    """A `@workflow`."""
+
+    timeout: float | None = None
+    max_recoveries: int = 20
+    colour: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.colour = self.is_async
+
+
+workflows: dict[str, WorkflowDefinition] = {}
+"""Every workflow of the process by its stored name: the one registry."""
+
+_others: dict[str, Definition] = {}
+
+
+def register(definition: Definition) -> None:
+    """Add a definition.
+
+    Raises:
+        DefinitionError: another function has the name already.
+    """
+    table: dict[str, Any] = workflows if isinstance(definition, WorkflowDefinition) else _others
+    known = table.get(definition.name)
+    if known is not None and known.place != definition.place:
+        raise DefinitionError(
+            f"two functions are called {definition.name!r}: {known.place} and {definition.place}; "
+            "give one of them another name with name=..."
+        )
+    table[definition.name] = definition
+
+
+def name_of(function: Callable[..., Any], name: str | None) -> str:
+    """The stored name of a function: the one given, or module and qualified name."""
+    if name is not None:
+        return check_text(name, "name=")
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec = getattr(main, "__spec__", None)
+        if spec is not None and spec.name:
+            module = spec.name.removesuffix(".__main__")
+        elif getattr(main, "__file__", None):
+            module = Path(str(main.__file__)).stem
+    return f"{module}.{function.__qualname__}"

@@ -1,0 +1,342 @@
+"""A run while it is in memory: its branches, its record, what it has pending, whether it may go on.
+
+The barrier is one line here: before anything that others can see, wait for `pending`, the ticket of the
+run's last record. Tickets of one run are written in order, so the last one stands for all.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from perdure.core.gate import CANCEL_POSITION, Call, Gate, Recorded, Told
+from perdure.core.registry import WorkflowDefinition
+from perdure.errors import PerdureError
+from perdure.models import CancelReason, Info, Kind, Status
+from perdure.store.records import AnsweredWait, Fenced, Record, StepRecord, Ticket
+from perdure.store.session import Session
+from perdure.store.signal import Signal
+
+
+class Unwind(BaseException):
+    """Takes the code of a run off the stack; what it returns or raises afterwards is ignored."""
+
+
+class Runtime(Protocol):
+    """What a run needs of the worker that owns it."""
+
+    worker: int
+    exceptions: tuple[type[BaseException], ...]
+
+    def alive(self) -> bool:
+        """Whether the worker may still act as an owner, as far as it knows."""
+
+    def submit(self, ticket: Ticket, *, contested: bool = False) -> None:
+        """Queue a ticket in the journal, in the second lane if a stranger could block it."""
+
+    def submit_many(self, tickets: list[Ticket]) -> None:
+        """Queue tickets in the first lane."""
+
+    def expect(self, key: int) -> None:
+        """A run is being started here: it is ours, though not yet running."""
+
+    def new_key(self) -> int:
+        """A key for a new run."""
+
+    def now(self) -> datetime:
+        """The database's time, as far as known."""
+
+    def timer(self, run: Run, position: str, seconds: float) -> Signal:
+        """Settled once the wait at this position is over by the database's clock."""
+
+    def end_of(self, key: int) -> Signal:
+        """Settled with (status, value) once that run has ended, or with a reason if it is parked."""
+
+    def can_run(self, definition: WorkflowDefinition) -> bool:
+        """Whether runs of it may run in this process."""
+
+    def launch(self, run: Run, ticket: Ticket) -> None:
+        """Run a child here once its ticket is committed."""
+
+    def execute(self, run: Run) -> None:
+        """Run the code of a blocking run in this thread, to its end."""
+
+    def request_cancel(self, key: int) -> None:
+        """Cancel another run, without waiting."""
+
+    def begun_waiting(self, run: Run) -> None:
+        """The run has begun to wait; see later whether it can be put away."""
+
+    def ended(self, run: Run, status: Status, value: bytes) -> None:
+        """A run of this worker has ended, and its end is committed."""
+
+    def let_go_of(self, key: int) -> None:
+        """A run that was expected here is not to run here."""
+
+    def let_go(self, run: Run) -> None:
+        """A run is no longer in memory here: put away, parked, handed over or lost."""
+
+    def in_thread(self, work: Callable[[], Any]) -> Signal:
+        """Call something that blocks in a thread; the signal has its value or error."""
+
+    def call_async(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Call an `async def` function from a blocking one, on the app's loop, and return its result."""
+
+    def blocked(self) -> AbstractContextManager[None]:
+        """While this lasts the thread only waits, and its place is free for another."""
+
+    def session(self, *, is_async: bool) -> Session:
+        """A session for one attempt of a transaction step."""
+
+    def monotonic(self) -> float:
+        """Seconds that only go forward, to measure how long something took."""
+
+    def find(self, id: str) -> tuple[int, str] | None:
+        """Key and workflow of a run by its id."""
+
+    def fenced(self) -> None:
+        """This worker was found to be dead."""
+
+
+class Branch:
+    """One strand of a run's code: it numbers its own calls, and seeds its own randomness."""
+
+    __slots__ = ("_random", "children", "count", "path", "run")
+
+    def __init__(self, run: Run, path: str) -> None:
+        self.run, self.path = run, path
+        self.count = self.children = 0
+        self._random: random.Random | None = None
+
+    def next_position(self) -> str:
+        """The identity of the next call."""
+        self.count += 1
+        return f"{self.path}{self.count}"
+
+    def fork(self) -> Branch:
+        """A new branch, numbered in the order of creation."""
+        self.children += 1
+        return Branch(self.run, f"{self.path}{self.children}/")
+
+    @property
+    def random(self) -> random.Random:
+        """Randomness that is the same on every replay."""
+        if self._random is None:
+            self._random = random.Random(f"{self.run.key}/{self.path}")
+        return self._random
+
+    def uuid4(self) -> uuid.UUID:
+        """A random UUID that is the same on every replay."""
+        return uuid.UUID(int=self.random.getrandbits(128), version=4)
+
+
+current: ContextVar[Branch | None] = ContextVar("perdure_branch", default=None)
+"""The branch whose code is running; None outside, and inside the body of a step."""
+
+step_info: ContextVar[Info | None] = ContextVar("perdure_step", default=None)
+"""The step whose body is running."""
+
+
+class Run:
+    """One run in this process. `host` runs its code: on a loop or in threads."""
+
+    __slots__ = (
+        "_last_reading",
+        "calling",
+        "cancel_reason",
+        "cancel_told",
+        "closed",
+        "definition",
+        "fatal",
+        "gate",
+        "host",
+        "id",
+        "input",
+        "intents",
+        "key",
+        "leaving",
+        "parked_reason",
+        "pending",
+        "root",
+        "runtime",
+        "tasks",
+        "waited",
+        "waiting",
+        "waits",
+    )
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        definition: WorkflowDefinition,
+        key: int,
+        id: str,
+        input: bytes,
+        *,
+        records: Iterable[Recorded] = (),
+        waits: dict[str, float] | None = None,
+        intents: frozenset[str] = frozenset(),
+        cancel: CancelReason = CancelReason.NONE,
+    ) -> None:
+        self.runtime, self.definition = runtime, definition
+        self.key, self.id, self.input = key, id, input
+        self.gate = Gate(records)
+        self.root = Branch(self, "")
+        self.tasks = 1
+        self.pending: Ticket | None = None
+        self.closed = False
+        self.fatal: Exception | None = None
+        self.leaving: Ticket | None = None
+        self.waiting: dict[str, tuple[Signal, int | None]] = {}
+        self.waits = waits or {}
+        self.waited = bool(waits)
+        self.intents = intents
+        self.cancel_reason = cancel
+        self.cancel_told = False
+        self.calling = False
+        self.parked_reason: str | None = None
+        self.host: Any = None
+        self._last_reading: datetime | None = None
+
+    # -- may it go on ----------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise if the code of this run must not go on."""
+        if self.closed or self.fatal is not None:
+            raise Unwind
+
+    def give_up(self, error: Exception) -> Unwind:
+        """The run cannot go on here: return what takes its code off the stack; it is then parked."""
+        self.fatal = self.fatal or error
+        return Unwind()
+
+    def confirm(self, ticket: Ticket) -> None:
+        """Go on after a ticket only if it was written."""
+        if isinstance(ticket.error, Fenced):
+            self.closed = True
+            raise Unwind
+        if ticket.error is not None:
+            raise self.give_up(PerdureError(str(ticket.error)))
+
+    def check_owner(self) -> None:
+        """Raise if this worker is no longer sure to own the run: a courtesy before each body."""
+        self.check_open()
+        if not self.runtime.alive():
+            self.closed = True
+            raise Unwind
+
+    @property
+    def alone(self) -> bool:
+        """One task, and nothing outstanding: the gate has nothing to order."""
+        return self.tasks == 1 and self.gate.idle
+
+    @property
+    def cancel_due(self) -> bool:
+        """The code has to be told to stop, now that the record is used up."""
+        return self.cancel_reason is not CancelReason.NONE and not self.cancel_told and self.gate.used_up
+
+    # -- what it records -------------------------------------------------------------------------
+
+    def submit(self, *records: Record, contested: bool = False) -> Ticket:
+        """Send records on their way, after everything this run has sent before."""
+        self.check_open()
+        ticket = Ticket(*records)
+        self.pending = ticket
+        if contested:
+            self.runtime.submit(ticket, contested=True)
+        else:
+            self.host.submit(ticket)
+        return ticket
+
+    def barrier(self) -> Generator[Ticket, None, None]:
+        """Wait until everything recorded so far is committed: before each effect."""
+        if self.pending is not None:
+            if not self.pending.done:
+                yield self.pending
+            self.confirm(self.pending)
+        self.check_owner()
+
+    def tell(self, calls: Iterable[Call]) -> None:
+        """Record answers as one group, in the order in which they are about to be handed out."""
+        records: list[Record] = []
+        then: list[Callable[[Ticket], None]] = []
+        group = 0
+        for order, call in enumerate(calls):
+            told = call.told
+            assert told is not None
+            if told.group is None:
+                group = group or self.gate.next_group()
+                records.append(self.record_of(call, told, group, order))
+            records += told.with_records
+            if told.then is not None:
+                then.append(told.then)
+        if records:
+            ticket = self.submit(*records)
+            for go_on in then:
+                go_on(ticket)
+
+    def record_of(self, call: Call, told: Told, group: int | None, order: int | None) -> StepRecord:
+        """The row for one answer."""
+        return StepRecord(
+            self.key,
+            call.position,
+            group,
+            order,
+            call.kind,
+            call.name,
+            told.failed,
+            told.value,
+            told.attempts,
+            told.seconds,
+        )
+
+    def tell_cancel(self) -> None:
+        """Record that the code is told to stop here."""
+        self.cancel_told = True
+        group = self.gate.next_group()
+        self.submit(
+            StepRecord(
+                self.key, CANCEL_POSITION, group, 0, Kind.CANCEL, self.cancel_reason.name, False, b"null"
+            )
+        )
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    def answered(self, position: str) -> list[Record]:
+        """The record that a wait is over, if there was a row for it."""
+        return [AnsweredWait(self.key, position)] if self.waits.pop(position, None) is not None else []
+
+    def can_leave(self) -> bool:
+        """Whether every call outstanding is a durable wait, so that memory is not needed meanwhile."""
+        outstanding = len(self.gate.running) if self.tasks > 1 or not self.gate.idle else len(self.waiting)
+        gated = self.gate.parked_calls()
+        return (
+            not self.closed
+            and self.leaving is None
+            and bool(self.waiting)
+            and outstanding == len(self.waiting)
+            and len(gated) == len(self.gate.running)
+            and not any(signal.done for signal, _ in self.waiting.values())
+            and not (self.cancel_reason and not self.cancel_told)
+        )
+
+    # -- readings --------------------------------------------------------------------------------
+
+    def not_before(self, reading: datetime) -> datetime:
+        """A clock reading that never goes back within the run."""
+        reading = reading.astimezone(UTC)
+        if self._last_reading is not None and reading < self._last_reading:
+            reading = self._last_reading
+        self._last_reading = reading
+        return reading
+
+    def end_status(self) -> Status:
+        """How the run ends once its code was told to stop."""
+        return Status.FAILED if self.cancel_reason is CancelReason.OUT_OF_TIME else Status.CANCELLED

@@ -1,0 +1,193 @@
+"""Starting runs: from outside, and as children, whose start is part of the parent's record."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from perdure.core.effects import Use
+from perdure.core.gate import Call, Told
+from perdure.core.recorded import group_for, recorded
+from perdure.core.registry import WorkflowDefinition
+from perdure.core.run import Branch, Run, Runtime
+from perdure.errors import DatabaseUnavailable, WorkflowConflict
+from perdure.models import DEFAULT_QUEUE, Kind, StartOptions
+from perdure.store.records import Outcome, StartRecord, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that was started, or found: its key, its id, and whether this start made it."""
+
+    key: int
+    id: str
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is to be started."""
+
+    workflow: str
+    input: bytes
+    options: StartOptions
+    definition: WorkflowDefinition | None
+
+
+@dataclass(slots=True)
+class Starting:
+    """A start on its way: its record and ticket, and the run, if it is to run here."""
+
+    record: StartRecord
+    ticket: Ticket
+    run: Run | None
+
+
+def begin(runtime: Runtime, what: Start, new_id: str) -> Starting:
+    """Prepare a start from outside."""
+    key, here = runtime.new_key(), runs_here(runtime, what)
+    record = start_record(key, what.options.id or new_id, what, here=here)
+    ticket = Ticket(record)
+    run = None
+    if here is not None:
+        runtime.expect(key)
+        run = Run(runtime, here, key, record.id, what.input)
+        run.pending = ticket
+    return Starting(record, ticket, run)
+
+
+def start(runtime: Runtime, what: Start, new_id: str) -> Generator[Any, Any, Started]:
+    """Start a run from outside; it is durable when this returns, and running, if it runs here."""
+    starting = begin(runtime, what, new_id)
+    started = yield from confirmed(runtime, what, starting)
+    if starting.run is not None and started.created:
+        runtime.launch(starting.run, starting.ticket)
+    return started
+
+
+def confirmed(runtime: Runtime, what: Start, starting: Starting) -> Generator[Any, Any, Started]:
+    """Send a start and wait until it is durable; its run has not begun."""
+    record, ticket = starting.record, starting.ticket
+    runtime.submit(ticket, contested=what.options.id is not None)
+    yield ticket
+    if ticket.error is not None or record.outcome is not Outcome.WON:
+        runtime.let_go_of(record.run)
+    if ticket.error is not None:
+        raise DatabaseUnavailable(
+            f"the start of {record.id} was not written: {ticket.error}"
+        ) from ticket.error
+    return settled(record, what)
+
+
+def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
+    """Start a child: the step that starts it and its birth are one unit."""
+    run = branch.run
+
+    def produce(call: Call) -> Generator[Any, Any, Told]:
+        runtime, given = run.runtime, what.options.id
+        key = runtime.new_key()
+        id = given or f"{run.id}/{call.position}"
+        here = runs_here(runtime, what)
+        record = start_record(key, id, what, here=here, parent=(run.key, call.position))
+        child = None
+        if here is not None:
+            runtime.expect(key)
+            child = Run(runtime, here, key, id, what.input)
+        told = Told(False, msgspec.json.encode([key, id]), Started(key, id, True))
+
+        def launch(ticket: Ticket) -> None:
+            if child is not None:
+                child.pending = ticket
+                runtime.launch(child, ticket)
+
+        if given is None:
+            told.with_records, told.then = [record], launch
+            return told
+        # The id may belong to a stranger: the answer is known only after the commit, and the unit goes by
+        # the second lane, after everything the run has pending in the first.
+        yield from run.barrier()
+        told.group = yield from group_for(call, run)
+        ticket = run.submit(run.record_of(call, told, told.group, 0), record, contested=True)
+        yield ticket
+        run.confirm(ticket)
+        told.seen = settled(record, what)
+        if told.seen.created:
+            launch(ticket)
+        return told
+
+    def decode(value: bytes) -> tuple[int, str]:
+        key, id = msgspec.json.decode(value, type=tuple[int, str])
+        return key, id
+
+    seen = yield from recorded(branch, Kind.START, what.workflow, produce, decode)
+    if isinstance(seen, Started):
+        return seen
+    key, id = seen
+    if what.options.id is None:
+        return Started(key, id, True)
+    found = yield Use(run.runtime.find, (id,))
+    if found is None or found[0] == key:
+        return Started(key, id, True)
+    return _attached(found, id, what)
+
+
+def runs_here(runtime: Runtime, what: Start) -> WorkflowDefinition | None:
+    """The definition, if the run is to run in this process at once."""
+    options = what.options
+    if options.queue is not None or options.delay is not None or what.definition is None:
+        return None
+    return what.definition if runtime.can_run(what.definition) else None
+
+
+def start_record(
+    key: int,
+    id: str,
+    what: Start,
+    *,
+    here: WorkflowDefinition | None,
+    parent: tuple[int, str] | None = None,
+) -> StartRecord:
+    """The record of a start; a plain one, which is most of them, has no options."""
+    options = what.options
+    timeout = options.timeout if options.timeout is not None else what.definition and what.definition.timeout
+    extra: dict[str, Any] = {}
+    if here is None:
+        extra["queue"] = options.queue or DEFAULT_QUEUE
+    for name, value in (
+        ("priority", options.priority or None),
+        ("delay", options.delay),
+        ("timeout", timeout),
+        ("version", options.version),
+        ("tags", dict(options.tags) if options.tags else None),
+        ("parent", parent and parent[0]),
+        ("position", parent and parent[1]),
+    ):
+        if value is not None:
+            extra[name] = value
+    text = msgspec.json.encode(extra).decode() if extra else None
+    supersede = options.on_conflict == "restart_if_failed"
+    return StartRecord(key, id, what.workflow, what.input, text, parent, supersede)
+
+
+def settled(record: StartRecord, what: Start) -> Started:
+    """What became of a start.
+
+    Raises:
+        WorkflowConflict: the id is taken, by another workflow or against `on_conflict`.
+    """
+    if record.outcome is Outcome.ATTACHED:
+        assert record.found is not None
+        return _attached(record.found, record.id, what)
+    return Started(record.run, record.id, True)
+
+
+def _attached(found: tuple[int, str], id: str, what: Start) -> Started:
+    key, workflow = found
+    if workflow != what.workflow:
+        raise WorkflowConflict(f"the id {id!r} belongs to a run of {workflow}, not of {what.workflow}")
+    if what.options.on_conflict == "reject":
+        raise WorkflowConflict(f"there is a run with the id {id!r} already")
+    return Started(key, id, False)

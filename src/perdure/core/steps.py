@@ -1,0 +1,112 @@
+"""Steps: run at least once, remembered once; and plain readings of clock and chance."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from perdure.core.effects import Invoke, Pause
+from perdure.core.gate import Call, Told
+from perdure.core.recorded import recorded
+from perdure.core.registry import StepDefinition
+from perdure.core.run import Branch, Run
+from perdure.errors import NonDeterminismError, OutcomeUnknown, SerializationError
+from perdure.models import Info, Kind
+from perdure.policy import next_attempt
+from perdure.serial import record_failure
+from perdure.store.records import IntentRecord, StepRecord
+
+
+def step(
+    branch: Branch, definition: StepDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Generator[Any, Any, Any]:
+    """Call a step from a workflow."""
+    result = definition.signature.result
+
+    def produce(call: Call) -> Generator[Any, Any, Told]:
+        return run_body(branch.run, call, definition, args, kwargs)
+
+    return recorded(branch, Kind.STEP, definition.name, produce, result.decode)
+
+
+def run_body(
+    run: Run, call: Call, definition: StepDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Generator[Any, Any, Told]:
+    """Run the body of a step until it succeeds or its failure is final."""
+    yield from run.barrier()
+    if definition.at_most_once:
+        if call.position in run.intents:
+            error = OutcomeUnknown(
+                f"{definition.name} had begun when its worker stopped; whether it took effect is not known, "
+                "and it must not run twice"
+            )
+            return failure(run, error)
+        ticket = run.submit(IntentRecord(run.key, call.position, definition.name))
+        yield ticket
+        run.confirm(ticket)
+    monotonic = run.runtime.monotonic
+    began, attempt = monotonic(), 1
+    while True:
+        run.check_owner()
+        info = info_of(run, call, attempt)
+        body = Invoke(definition.function, args, kwargs, definition.colour, info, definition.timeout)
+        try:
+            value = yield body
+        except Exception as error:
+            run.check_open()
+            pause = next_attempt(definition.retry, attempt, error)
+            if pause is None:
+                if definition.retry is not None:
+                    error.add_note(f"attempt {attempt} of {definition.retry.max_attempts}")
+                return failure(run, error, attempt, monotonic() - began)
+        else:
+            return success(run, definition.signature.result, value, attempt, monotonic() - began)
+        yield Pause(pause)
+        if body.late is not None:
+            yield body.late  # a thread cannot be interrupted: not two at once
+        attempt += 1
+
+
+def info_of(run: Run, call: Call, attempt: int) -> Info:
+    """What the body of a step can know of itself."""
+    return Info(
+        run_id=run.id,
+        workflow=run.definition.name,
+        step=call.name,
+        attempt=attempt,
+        idempotency_key=f"{run.key:x}-{call.position}",
+        worker=run.runtime.worker,
+    )
+
+
+def success(run: Run, result: Any, value: Any, attempts: int = 1, seconds: float = 0.0) -> Told:
+    """A result as it is recorded; one that cannot be encoded is the step's failure."""
+    try:
+        stored, seen = result.record(value)
+    except SerializationError as error:
+        return failure(run, error, attempts, seconds)
+    return Told(False, stored, seen, attempts, seconds)
+
+
+def failure(run: Run, error: BaseException, attempts: int = 1, seconds: float = 0.0) -> Told:
+    """A failure as it is recorded."""
+    stored, seen = record_failure(error, exceptions=run.runtime.exceptions)
+    return Told(True, stored, seen, attempts, seconds)
+
+
+def clock_reading(branch: Branch) -> datetime:
+    """`now()`: read once, the same on every replay, never earlier than the last reading of the run."""
+    run = branch.run
+    run.check_open()
+    position = branch.next_position()
+    try:
+        record = run.gate.reading(position, Kind.CLOCK, "now")
+    except NonDeterminismError as error:
+        raise run.give_up(error) from None
+    if record is not None:
+        return run.not_before(datetime.fromisoformat(record.value.decode().strip('"')))
+    reading = run.not_before(run.runtime.now().astimezone(UTC))
+    value = f'"{reading.isoformat()}"'.encode()
+    run.submit(StepRecord(run.key, position, None, None, Kind.CLOCK, "now", False, value))
+    return reading

@@ -1,0 +1,404 @@
+"""The host of a `def` workflow: threads that pass a baton, and the pool that they and other work run in.
+
+Threads run when the system likes, so the code of a run is executed by one of its threads at a time: the one
+that holds the baton. It passes it on at its next durable call. When nobody can take it, the run is quiet,
+exactly, and the gate decides. Bodies of steps run without the baton, at the same time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context, copy_context
+from enum import Enum, auto
+from typing import Any, Final
+
+from perdure.core.drive import drive_blocking
+from perdure.core.ending import Interrupted, conclude
+from perdure.core.gate import Call, Decision, Recorded, diverged
+from perdure.core.run import Run, Unwind, current
+from perdure.core.waits import WOKEN
+from perdure.errors import Cancelled, NonDeterminismError, SerializationError
+from perdure.models import CancelReason
+from perdure.store.records import Outcome, PutAway, Ticket, WaitRecord
+from perdure.store.signal import Signal
+
+
+class _Word(Enum):
+    """What a parked thread is told."""
+
+    ANSWER = auto()
+    BODY = auto()
+    GATE = auto()
+    STOP = auto()
+    UNWIND = auto()
+    GO_ON = auto()
+
+
+class Strand:
+    """One thread of a run's code."""
+
+    __slots__ = ("_lock", "_words")
+
+    def __init__(self) -> None:
+        self._lock = threading.Semaphore(0)
+        self._words: deque[tuple[_Word, Any]] = deque()
+
+    def tell(self, word: _Word, value: Any = None) -> None:
+        """Give the strand a word; it takes them in order."""
+        self._words.append((word, value))
+        self._lock.release()
+
+    def listen(self) -> tuple[_Word, Any]:
+        """Wait for the next word."""
+        self._lock.acquire()
+        return self._words.popleft()
+
+
+class ThreadHost:
+    """Runs the code of one run in threads."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._lock = threading.RLock()
+        self._next: deque[tuple[Strand, _Word, Any]] = deque()
+        self._holder: Strand | None = None
+        self._strands = threading.local()
+        run.host = self
+
+    def execute(self, context: Context) -> None:
+        """Run the code in this thread, to its end."""
+        self._holder = Strand()
+        context.run(self._main, self._holder)
+
+    def submit(self, ticket: Ticket) -> None:
+        """Send a ticket to the journal."""
+        self.run.runtime.submit(ticket)
+
+    # -- the root ----------------------------------------------------------------------------------
+
+    def _main(self, strand: Strand) -> None:
+        run, value, error = self.run, None, None
+        self._strands.mine = strand
+        current.set(run.root)
+        try:
+            if run.pending is not None:
+                run.pending.wait_blocking()
+                run.confirm(run.pending)
+            value = self._call()
+        except Cancelled as cancelled:
+            error = Unwind() if run.closed else cancelled
+        except BaseException as raised:
+            error = raised
+        current.set(None)
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit | Interrupted)
+        drive_blocking(conclude(run, value, error), run.runtime)
+        if interrupted and error is not None:
+            raise error
+
+    def _call(self) -> Any:
+        run = self.run
+        try:
+            args, kwargs = run.definition.signature.decode_call(run.input)
+        except (SerializationError, TypeError) as error:
+            raise run.give_up(
+                SerializationError(f"the recorded arguments cannot be read: {error}")
+            ) from error
+        return run.definition.function(*args, **kwargs)
+
+    # -- strands -----------------------------------------------------------------------------------
+
+    def gather(self, thunks: tuple[Callable[[], Any], ...]) -> list[Any]:
+        """Run functions as branches in threads of their own; wait for all; raise the first error."""
+        branch = current.get()
+        assert branch is not None
+        results: list[Any] = [None] * len(thunks)
+        errors: list[BaseException] = []
+        left = [len(thunks)]
+        parent: Strand = self._strands.mine
+
+        def strand_of(place: int, thunk: Callable[[], Any], strand: Strand) -> None:
+            self._strands.mine = strand
+            word, _ = strand.listen()
+            try:
+                if word is _Word.UNWIND:
+                    raise Unwind
+                results[place] = thunk()
+            except BaseException as error:
+                errors.append(error)
+            with self._lock:
+                left[0] -= 1
+                self.run.tasks -= 1
+                if not left[0]:
+                    self._next.append((parent, _Word.GO_ON, None))
+                self._pass_on()
+
+        with self._lock:
+            for place, thunk in enumerate(thunks):
+                strand, context = Strand(), copy_context()
+                context.run(current.set, branch.fork())
+                self.run.tasks += 1
+                self._next.append((strand, _Word.GO_ON, None))
+                arguments = (strand_of, place, thunk, strand)
+                threading.Thread(
+                    target=context.run, args=arguments, name=f"perdure-{self.run.id}", daemon=True
+                ).start()
+            if thunks:
+                self._pass_on()
+        if thunks:
+            with self.run.runtime.blocked():
+                parent.listen()
+        self.run.check_open()
+        if errors:
+            raise errors[0]
+        return results
+
+    def at_gate(self, call: Call) -> Recorded | None:
+        """Wait for the answer to a call among others; run its body here when its time has come."""
+        run, strand = self.run, self._strands.mine
+        call.resume = strand
+        with self._lock:
+            try:
+                run.gate.ask(call)
+            except NonDeterminismError as error:
+                self._give_up(error)
+                raise Unwind from None
+            self._pass_on()
+        with run.runtime.blocked():
+            word, value = strand.listen()
+        if word is _Word.BODY:
+            self._body(call)
+            with run.runtime.blocked():
+                word, value = strand.listen()
+        if word is _Word.ANSWER:
+            answer: Recorded | None = value
+            return answer
+        if word is _Word.STOP:
+            raise Cancelled
+        raise Unwind
+
+    def take_gate(self, call: Call) -> int:
+        """Wait until nothing else is handed out, and keep it so."""
+        with self._lock:
+            self.run.gate.want(call)
+            self._look()
+        word, number = self._strands.mine.listen()
+        if word is not _Word.GATE:
+            raise Unwind
+        return int(number)
+
+    def _body(self, call: Call) -> None:
+        branch = current.get()
+        current.set(None)
+        try:
+            told = drive_blocking(call.produce(call), self.run.runtime, self)
+        except Unwind:
+            call.resume.tell(_Word.UNWIND)
+            return
+        except BaseException as error:
+            self._give_up(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            return
+        finally:
+            current.set(branch)
+        with self._lock:
+            if call in self.run.gate.running:
+                self.run.gate.finish(call, told)
+            self._look()
+
+    def _pass_on(self) -> None:
+        """Give the baton to the next strand, or, if there is none, let the gate decide."""
+        self._holder = None
+        self._look()
+
+    def _look(self) -> None:
+        if self._holder is not None:
+            return
+        if not self._next:
+            run = self.run
+            if run.closed or run.fatal is not None or (run.leaving is not None and not run.leaving.done):
+                return
+            self._apply(run.gate.on_quiet())
+        if self._next:
+            strand, word, value = self._next.popleft()
+            self._holder = strand
+            strand.tell(word, value)
+
+    def _apply(self, decision: Decision) -> None:
+        run = self.run
+        for call in decision.begin:
+            call.resume.tell(_Word.BODY)
+        if decision.holder is not None:
+            decision.holder.resume.tell(_Word.GATE, run.gate.next_group())
+        if decision.cancel:
+            run.cancel_told = True
+            self._stop_code()
+        elif decision.replayed:
+            self._next.extend((call.resume, _Word.ANSWER, record) for call, record in decision.replayed)
+        elif decision.group:
+            run.tell(decision.group)
+            self._next.extend((call.resume, _Word.ANSWER, None) for call in decision.group)
+        elif decision.stuck:
+            waiting = run.gate.parked_calls()
+            if waiting:
+                call = waiting[0]
+                self._give_up(diverged(call.position, call.kind, call.name, decision.stuck))
+        elif run.cancel_due and run.gate.holder is None and not run.gate.idle:
+            run.tell_cancel()
+            self._stop_code()
+
+    def _stop_code(self) -> None:
+        """Every strand that waits at the gate is told to stop."""
+        for call in self.run.gate.parked_calls():
+            self.run.gate.withdraw(call)
+            self._next.append((call.resume, _Word.STOP, None))
+
+    def _give_up(self, error: Exception) -> None:
+        self.run.give_up(error)
+        self.close()
+
+    # -- from outside --------------------------------------------------------------------------------
+
+    def cancel(self, reason: CancelReason) -> None:
+        """Tell the code to stop at its next durable call, or in the wait where it is."""
+        run = self.run
+        with self._lock:
+            if run.cancel_reason is CancelReason.NONE:
+                run.cancel_reason = reason
+            if run.closed or (run.leaving is not None and not run.leaving.done):
+                return
+            if run.tasks == 1 and run.gate.idle:
+                if run.cancel_due:
+                    self._wake()
+            else:
+                self._look()
+
+    def try_to_leave(self) -> None:
+        """Put the run away if all it does is wait; from a thread of the engine."""
+        run = self.run
+        with self._lock:
+            if not run.can_leave() or self._holder is not None and run.tasks > 1:
+                return
+            waits = [
+                WaitRecord(run.key, place, target=target)
+                for place, (_, target) in run.waiting.items()
+                if target and place not in run.waits
+            ]
+            if waits:
+                run.waited = True
+                run.waits |= {wait.position: 0.0 for wait in waits}
+                # Two tickets, one transaction each: whoever ends the target must find the wait committed.
+                ticket = run.submit(*waits)
+                ticket.call(lambda: run.runtime.begun_waiting(run))
+                return
+            record = PutAway(run.key, list(run.waiting))
+            run.leaving = run.submit(record)
+        run.leaving.call(lambda: self._left(record))
+
+    def _left(self, record: PutAway) -> None:
+        run = self.run
+        if run.leaving is not None and run.leaving.error is None and record.outcome is Outcome.WON:
+            self.close()
+            return
+        with self._lock:
+            self._look()
+        if run.cancel_reason is not CancelReason.NONE:
+            self.cancel(run.cancel_reason)
+        run.runtime.begun_waiting(run)
+
+    def close(self) -> None:
+        """Take the code off the stack; what it still returns or raises is ignored."""
+        run = self.run
+        with self._lock:
+            if run.fatal is None:
+                run.closed = True
+            self._wake()
+            for call in run.gate.parked_calls():
+                if call not in run.gate.running:
+                    call.resume.tell(_Word.UNWIND)
+            while self._next:
+                self._next.popleft()[0].tell(_Word.UNWIND)
+
+    def _wake(self) -> None:
+        for signal, _ in list(self.run.waiting.values()):
+            signal.settle(WOKEN)
+
+
+class Threads:
+    """A pool of threads that grows while its threads only wait.
+
+    At most `limit` threads work at a time; one that waits for something durable gives its place to another,
+    so that a thousand parents can wait for a thousand children.
+    """
+
+    IDLE_SECONDS: Final = 10.0
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._working, self._idle = limit, 0, 0
+        self._changed = threading.Condition(threading.Lock())
+        self._queue: deque[Callable[[], None]] = deque()
+        self._mine = threading.local()
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Run `work` in a thread, as soon as one is free."""
+        with self._changed:
+            self._queue.append(work)
+            self._staff()
+
+    def call(self, work: Callable[[], Any]) -> Signal:
+        """Run `work` in a thread; the signal has its value or its error."""
+        signal = Signal()
+
+        def settle() -> None:
+            try:
+                value = work()
+            except BaseException as error:
+                signal.settle(error=error)
+            else:
+                signal.settle(value)
+
+        self.run(settle)
+        return signal
+
+    @contextmanager
+    def blocked(self) -> Iterator[None]:
+        """While this lasts the thread only waits: its place is free for another."""
+        if not getattr(self._mine, "working", False):
+            yield
+            return
+        with self._changed:
+            self._working -= 1
+            self._staff()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._working += 1
+
+    def _staff(self) -> None:
+        if self._idle:
+            self._changed.notify()
+        elif self._queue and self._working < self._limit:
+            self._working += 1
+            threading.Thread(target=self._work, name="perdure-work", daemon=True).start()
+
+    def _work(self) -> None:
+        self._mine.working = True
+        while True:
+            with self._changed:
+                while not self._queue or self._working > self._limit:
+                    self._working -= 1
+                    self._idle += 1
+                    woken = self._changed.wait(self.IDLE_SECONDS)
+                    self._idle -= 1
+                    if not woken and not self._queue:
+                        return
+                    self._working += 1
+                work = self._queue.popleft()
+            work()
+            work = _nothing
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,171 @@
+"""Transaction steps: the user's writes and the step's record commit together, or neither does.
+
+    BEGIN, table locks, the record        an attempt whose answer was lost may have left one
+    the user's function
+    the gate                              the record carries its place in the order
+    fence, record, COMMIT                 in one flush; both raise if the worker is dead or the record there
+
+The record is a plain INSERT: where an earlier attempt's backend is still committing, it waits for that one
+and then fails, and the next attempt reads what it left. The gate, once taken, is kept until the outcome
+is known, so that nothing is handed out in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any, Final
+
+from perdure.core.effects import Invoke, Pause
+from perdure.core.gate import Call, Told
+from perdure.core.recorded import group_for, recorded
+from perdure.core.registry import TransactionDefinition
+from perdure.core.run import Branch, Run, Runtime, Unwind
+from perdure.core.steps import failure, info_of, success
+from perdure.errors import TransactionBroken
+from perdure.models import Kind
+from perdure.policy import backoff, next_attempt
+from perdure.store.records import Fenced
+from perdure.store.session import Conflict, EndedInside, Session, is_conflict
+
+MAX_CONFLICTS: Final = 20
+"""Serialization failures, deadlocks and lost connections in a row before the step fails with the last."""
+
+
+def transaction(
+    branch: Branch, definition: TransactionDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Generator[Any, Any, Any]:
+    """Call a transaction step from a workflow."""
+    result = definition.signature.result
+
+    def produce(call: Call) -> Generator[Any, Any, Told]:
+        return _Attempts(branch.run, call, definition, args, kwargs).run_all()
+
+    return recorded(branch, Kind.TRANSACTION, definition.name, produce, result.decode)
+
+
+def plain_transaction(
+    runtime: Runtime, definition: TransactionDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Generator[Any, Any, Any]:
+    """Call a transaction outside of any run: one transaction, no record, tried again after conflicts."""
+    conflicts = 0
+    while True:
+        session = runtime.session(is_async=definition.colour)
+        try:
+            yield from session.open()
+            yield from session.begin_plain(definition.isolation, definition.lock)
+            value = yield Invoke(
+                definition.function, (session.connection, *args), kwargs, is_async=definition.colour
+            )
+            yield from session.commit_plain()
+            return value
+        except Exception as error:
+            conflicts += 1
+            if not (isinstance(error, Conflict) or is_conflict(error)) or conflicts > MAX_CONFLICTS:
+                raise
+        finally:
+            yield from session.roll_back()
+            yield from session.close()
+        yield Pause(backoff(conflicts) / 4)
+
+
+class _Attempts:
+    """All attempts of one call."""
+
+    def __init__(
+        self,
+        run: Run,
+        call: Call,
+        definition: TransactionDefinition,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self.run, self.call, self.definition = run, call, definition
+        self.args, self.kwargs = args, kwargs
+        self.group: int | None = None
+        self.conflicts = 0
+
+    def run_all(self) -> Generator[Any, Any, Told]:
+        """Try until it commits, or its failure is final."""
+        yield from self.run.barrier()
+        began, attempt = self.run.runtime.monotonic(), 1
+        while True:
+            self.run.check_owner()
+            try:
+                return (yield from self.one(attempt, began))
+            except Fenced:
+                self.run.runtime.fenced()
+                self.run.closed = True
+                raise Unwind from None
+            except Exception as error:
+                self.run.check_open()
+                if isinstance(error, Conflict) or is_conflict(error):
+                    self.conflicts += 1
+                    pause = backoff(self.conflicts) / 4 if self.conflicts <= MAX_CONFLICTS else None
+                elif isinstance(error, TransactionBroken):
+                    pause = None
+                else:
+                    pause = next_attempt(self.definition.retry, attempt, error)
+                    attempt, self.conflicts = attempt + 1, 0
+                if pause is None:
+                    return failure(self.run, error, attempt, self.run.runtime.monotonic() - began)
+                yield Pause(pause)
+
+    def one(self, attempt: int, began: float) -> Generator[Any, Any, Told]:
+        """One attempt, on a connection and a fence slot of its own."""
+        runtime, definition = self.run.runtime, self.definition
+        session = runtime.session(is_async=definition.colour)
+        try:
+            yield from session.open()
+            begun = yield from session.begin(
+                definition.isolation, definition.lock, self.run.key, self.call.position
+            )
+            if begun.worker is not None:
+                return self.found(begun.value)
+            if self.conflicts:
+                yield from session.fence()  # dead or alive, before the work is done again
+            value = yield Invoke(
+                definition.function,
+                (session.connection, *self.args),
+                self.kwargs,
+                is_async=definition.colour,
+                info=info_of(self.run, self.call, attempt),
+            )
+            self.check(session)
+            told = success(self.run, definition.signature.result, value, attempt, runtime.monotonic() - began)
+            if told.failed:
+                raise told.seen
+            if self.group is None:
+                self.group = yield from group_for(self.call, self.run)
+            told.group = self.group
+            try:
+                yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
+            except EndedInside:
+                raise TransactionBroken(self.ended_inside()) from None
+            return told
+        finally:
+            yield from session.roll_back()
+            yield from session.close()
+
+    def check(self, session: Session) -> None:
+        """Refuse a transaction that the function has broken or ended."""
+        state = session.state()
+        if state == "broken":
+            raise TransactionBroken(
+                f"{self.definition.name} went on after an SQL error: its transaction can only be rolled back. "
+                "Let the error out, or wrap what may fail in `conn.transaction()`, which is a savepoint"
+            )
+        if state == "ended":
+            raise TransactionBroken(self.ended_inside())
+
+    def ended_inside(self) -> str:
+        """The text for a function that ended perdure's transaction."""
+        return (
+            f"{self.definition.name} ended its transaction itself: what it wrote before is committed, without the "
+            "step's record. Leave COMMIT and ROLLBACK to perdure; `conn.transaction()` is a savepoint"
+        )
+
+    def found(self, value: bytes | None) -> Told:
+        """The answer that an earlier attempt recorded: it did commit."""
+        stored = bytes(value or b"null")
+        group = self.group if self.group is not None else self.run.gate.next_group()
+        return Told(False, stored, self.definition.signature.result.decode(stored), group=group)

@@ -1,0 +1,124 @@
+"""Durable waits: for a time, for the end of another run. While all of a run waits it needs no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from datetime import datetime
+from typing import Any
+
+from perdure.core.effects import DurableWait, StopHere
+from perdure.core.gate import Call, Told
+from perdure.core.recorded import recorded
+from perdure.core.run import Branch, Run, Unwind
+from perdure.core.steps import failure
+from perdure.errors import SerializationError, WaitTimeout, WorkflowFailed, WorkflowParked
+from perdure.models import Kind, Status
+from perdure.serial import Payload, decode_failure
+from perdure.store.records import WaitRecord
+from perdure.store.signal import Signal
+
+WOKEN = object()
+"""Value of a waiting signal that was settled only to wake its waiter."""
+
+
+def sleep(
+    branch: Branch, *, seconds: float | None = None, until: datetime | None = None
+) -> Generator[Any, Any, None]:
+    """Sleep for some seconds, or until a time, fixed by the database's clock when the call is first made."""
+    run = branch.run
+
+    def produce(call: Call) -> Generator[Any, Any, Told]:
+        remaining = run.waits.get(call.position)
+        if remaining is None:
+            ticket = run.submit(WaitRecord(run.key, call.position, seconds=seconds, at=until))
+            run.waited = True
+            run.waits[call.position] = 0.0
+            yield ticket
+            run.confirm(ticket)
+            remaining = seconds if seconds is not None else 0.0
+        run.check_owner()
+        yield from waited(run, call, run.runtime.timer(run, call.position, remaining), None)
+        return Told(False, b"null", None, with_records=run.answered(call.position))
+
+    return recorded(branch, Kind.SLEEP, "sleep", produce, _nothing)
+
+
+def end_of_run(
+    branch: Branch, key: int, id: str, result: Payload, timeout: float | None = None
+) -> Generator[Any, Any, Any]:
+    """Wait for the end of another run and return its result, or raise how else it ended."""
+    run = branch.run
+
+    def produce(call: Call) -> Generator[Any, Any, Told]:
+        yield from run.barrier()
+        signal = run.runtime.end_of(key)
+        if timeout is not None:
+            timer = yield from _deadline(run, call, key, timeout)
+            signal = _either(signal, timer)
+        yield from waited(run, call, signal, key)
+        told = _told(run, signal.value, id, result)
+        told.with_records = run.answered(call.position)
+        return told
+
+    return recorded(branch, Kind.RESULT, id, produce, result.decode)
+
+
+def _deadline(run: Run, call: Call, key: int, timeout: float) -> Generator[Any, Any, Signal]:
+    """The timer of a wait that gives up, fixed when the wait is first made."""
+    remaining = run.waits.get(call.position)
+    if remaining is None:
+        ticket = run.submit(WaitRecord(run.key, call.position, seconds=timeout, target=key))
+        run.waited = True
+        run.waits[call.position] = remaining = timeout
+        yield ticket
+        run.confirm(ticket)
+    return run.runtime.timer(run, call.position, remaining)
+
+
+def _either(first: Signal, second: Signal) -> Signal:
+    """A signal that is settled with whichever comes first."""
+    either = Signal()
+    first.call(lambda: either.settle(first.value))
+    second.call(lambda: either.settle(second.value))
+    return either
+
+
+def _told(run: Run, value: Any, id: str, result: Payload) -> Told:
+    if value is None:
+        return failure(run, WaitTimeout(f"run {id} did not end in time"))
+    if isinstance(value, str):
+        return failure(run, WorkflowParked(f"run {id} is parked: {value}"))
+    status, stored = value
+    if status is not Status.SUCCEEDED:
+        return Told(
+            True, stored, decode_failure(stored, exceptions=run.runtime.exceptions, fallback=WorkflowFailed)
+        )
+    try:
+        return Told(False, stored, result.decode(stored))
+    except SerializationError as error:
+        return failure(run, error)
+
+
+def waited(run: Run, call: Call, signal: Signal, target: int | None) -> Generator[Any, Any, None]:
+    """Wait for a signal, in memory or put away; whoever is put away unwinds here."""
+    run.waiting[call.position] = (signal, target)
+    run.runtime.begun_waiting(run)
+    try:
+        while True:
+            yield DurableWait(signal)
+            if run.leaving is not None and not run.leaving.done:
+                yield run.leaving
+            run.check_open()
+            if signal.value is not WOKEN:
+                return
+            # Woken to be told to stop; a new signal for the rest of the wait is the caller's next replay.
+            if run.cancel_due:
+                run.tell_cancel()
+            yield StopHere()
+            raise Unwind
+    finally:
+        run.waiting.pop(call.position, None)
+
+
+def _nothing(value: bytes) -> None:
+    return None

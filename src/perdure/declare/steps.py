@@ -1,0 +1,239 @@
+"""`@step` and `@transaction`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, overload
+
+import psycopg
+
+from perdure.client import current_app, where
+from perdure.core.drive import drive, drive_blocking
+from perdure.core.registry import (
+    Definition,
+    Isolation,
+    StepDefinition,
+    TransactionDefinition,
+    name_of,
+    register,
+)
+from perdure.core.run import Branch, current
+from perdure.core.steps import step as step_operation
+from perdure.core.transactions import plain_transaction
+from perdure.core.transactions import transaction as transaction_operation
+from perdure.declare.function import Decorated, check_function
+from perdure.errors import DefinitionError, WrongColour
+from perdure.models import Duration, seconds_of
+from perdure.policy import Retry
+from perdure.serial import Signature
+
+AsyncConnection = psycopg.AsyncConnection[Any]
+"""What an `async def` `@transaction` gets first: psycopg's connection, inside an open transaction."""
+Connection = psycopg.Connection[Any]
+"""What a `def` `@transaction` gets first: psycopg's connection, inside an open transaction."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LOCK_MODES: Final = frozenset(
+    {
+        "access share",
+        "row share",
+        "row exclusive",
+        "share update exclusive",
+        "share",
+        "share row exclusive",
+        "exclusive",
+        "access exclusive",
+    }
+)
+
+
+class AsyncStep(Decorated[P, R]):
+    """An `async def` step or transaction. Outside a workflow it is a plain call."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
+        """Call it: remembered, inside a workflow."""
+        self.definition.signature.bind(args, kwargs)
+        branch = current.get()
+        if branch is not None and not branch.run.definition.colour:
+            raise WrongColour(
+                f"{self.__qualname__} is async: in a blocking workflow call it by perdure.sync.run_step ({where()})"
+            )
+        return self._call(args, kwargs)
+
+    async def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R:
+        branch = current.get()
+        if branch is not None:
+            operation = operation_of(branch, self.definition, args, kwargs)
+            return cast("R", await drive(operation, branch.run.runtime, branch.run.host))
+        if isinstance(self.definition, TransactionDefinition):
+            operation = plain_transaction(current_app().runtime, self.definition, args, kwargs)
+            return cast("R", await drive(operation, current_app().runtime))
+        return cast("R", await self.definition.function(*args, **kwargs))
+
+
+class BlockingStep(Decorated[P, R]):
+    """A `def` step or transaction. Outside a workflow it is a plain call."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call it: remembered, inside a workflow."""
+        self.definition.signature.bind(args, kwargs)
+        branch = current.get()
+        if branch is not None:
+            if branch.run.definition.colour:
+                raise WrongColour(
+                    f"{self.__qualname__} is blocking: in an async workflow write `await perdure.run_step("
+                    f"{self.__qualname__}, ...)`, which runs it in a thread ({where()})"
+                )
+            operation = operation_of(branch, self.definition, args, kwargs)
+            return cast("R", drive_blocking(operation, branch.run.runtime, branch.run.host))
+        if isinstance(self.definition, TransactionDefinition):
+            operation = plain_transaction(current_app().runtime, self.definition, args, kwargs)
+            return cast("R", drive_blocking(operation, current_app().runtime))
+        return cast("R", self.definition.function(*args, **kwargs))
+
+
+def operation_of(
+    branch: Branch, definition: Definition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """The operation of calling a step or a transaction from a workflow."""
+    if isinstance(definition, TransactionDefinition):
+        return transaction_operation(branch, definition, args, kwargs)
+    return step_operation(branch, cast("StepDefinition", definition), args, kwargs)
+
+
+class _StepDecorator(Protocol):
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> BlockingStep[P, R]: ...
+
+
+@overload
+def step(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def step(function: Callable[P, R], /) -> BlockingStep[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    at_most_once: bool = False,
+) -> _StepDecorator: ...
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    at_most_once: bool = False,
+) -> Any:
+    """Make a function a step: called from a workflow, it runs at least once, and its result is remembered.
+
+    Args:
+        name: stored name; module and qualified name by default.
+        retry: how often and when to try again; not at all by default.
+        timeout: seconds or `timedelta` for one attempt. An attempt of a `def` step cannot be interrupted: it has
+            failed after `timeout`, and is not retried while its thread still runs.
+        at_most_once: after a crash inside it the step raises `OutcomeUnknown` instead of running again.
+
+    Raises:
+        DefinitionError: it is no plain function, or its name is taken.
+
+    Example:
+        @step(retry=Retry(max_attempts=5))
+        async def charge(order: Order) -> Payment: ...
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        check_function(function, "@step")
+        seconds = None if timeout is None else seconds_of(timeout, "@step(timeout=...)")
+        definition = StepDefinition(
+            name_of(function, name),
+            function,
+            Signature(function),
+            retry=retry,
+            timeout=seconds,
+            at_most_once=at_most_once,
+        )
+        register(definition)
+        return AsyncStep(definition) if definition.colour else BlockingStep(definition)
+
+    return decorate if function is None else decorate(function)
+
+
+class _TransactionDecorator(Protocol):
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[AsyncConnection, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncStep[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Connection, P], R], /) -> BlockingStep[P, R]: ...
+
+
+@overload
+def transaction(
+    function: Callable[Concatenate[AsyncConnection, P], Coroutine[Any, Any, R]], /
+) -> AsyncStep[P, R]: ...
+@overload
+def transaction(function: Callable[Concatenate[Connection, P], R], /) -> BlockingStep[P, R]: ...
+@overload
+def transaction(
+    *,
+    name: str | None = None,
+    isolation: Isolation | None = None,
+    lock: Mapping[str, str] | None = None,
+    retry: Retry | None = None,
+) -> _TransactionDecorator: ...
+def transaction(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    isolation: Isolation | None = None,
+    lock: Mapping[str, str] | None = None,
+    retry: Retry | None = None,
+) -> Any:
+    """Make a function a transaction step: what it writes and its record commit together, exactly once.
+
+    The function's first argument is a connection inside an open transaction of the app's database.
+    `commit()` and `rollback()` on it raise; `conn.transaction()` is a savepoint. Serialization failures and
+    deadlocks are retried. Anything else that the function does, outside of the database, may happen again.
+
+    Args:
+        name: stored name; module and qualified name by default.
+        isolation: "read committed", "repeatable read" or "serializable"; the database's default else.
+        lock: table locks to take first, table to mode, such as {"stock": "share row exclusive"}.
+        retry: how often and when to try again after other errors; not at all by default.
+
+    Raises:
+        DefinitionError: it is no plain function, takes no connection, or a lock mode does not exist.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        check_function(function, "@transaction")
+        if not inspect.signature(function).parameters:
+            raise DefinitionError(
+                f"@transaction: the first argument of {function.__qualname__} is the connection"
+            )
+        for table, mode in (lock or {}).items():
+            if mode.lower() not in _LOCK_MODES:
+                raise DefinitionError(
+                    f"@transaction(lock=...): {mode!r} for {table!r} is no lock mode of Postgres"
+                )
+        definition = TransactionDefinition(
+            name_of(function, name),
+            function,
+            Signature(function, skip=1),
+            isolation=isolation,
+            lock=dict(lock or {}),
+            retry=retry,
+        )
+        register(definition)
+        return AsyncStep(definition) if definition.colour else BlockingStep(definition)
+
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,202 @@
+"""`@workflow`, and the start of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+
+from perdure.client import (
+    BlockingHandle,
+    Handle,
+    blocking,
+    current_app,
+    on_loop,
+    options_of,
+    starting,
+    where,
+)
+from perdure.core.drive import drive, drive_blocking
+from perdure.core.registry import WorkflowDefinition, name_of, register
+from perdure.core.run import current
+from perdure.core.starting import Start, Started
+from perdure.declare.calls import child_call, direct_call
+from perdure.declare.function import Decorated, check_function
+from perdure.errors import DefinitionError, WrongColour
+from perdure.models import Duration, OnConflict, StartOptions, seconds_of
+from perdure.serial import Signature
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Options(TypedDict, total=False):
+    """What `.options(...)` takes; see `AsyncWorkflow.options`."""
+
+    id: str | None
+    on_conflict: OnConflict
+    queue: str | None
+    priority: int
+    delay: Duration | None
+    timeout: Duration | None
+    version: str | None
+    tags: Mapping[str, Any] | None
+
+
+class _Startable(Decorated[P, R]):
+    """A workflow with options for its start."""
+
+    definition: WorkflowDefinition
+
+    def __init__(self, definition: WorkflowDefinition, options: StartOptions) -> None:
+        super().__init__(definition)
+        self._options = options
+
+    def what(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
+        """What a call with these arguments starts; wrong ones raise here, in the caller."""
+        signature = self.definition.signature
+        signature.bind(args, kwargs)
+        return Start(
+            self.definition.name, signature.encode_call(args, kwargs), self._options, self.definition
+        )
+
+
+class AsyncStartable(_Startable[P, R]):
+    """An `async def` workflow, with options."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
+        """Start a run and wait for its result. The run goes on if whoever waits is cancelled outside of a workflow."""
+        branch = current.get()
+        if branch is not None and not branch.run.definition.colour:
+            raise WrongColour(
+                f"{self.__qualname__} is async: in a blocking workflow write `perdure.sync.start({self.__qualname__}, "
+                f"...).result()` ({where()})"
+            )
+        return self._call(self.what(args, kwargs))
+
+    async def _call(self, what: Start) -> R:
+        branch = current.get()
+        if branch is not None:
+            return cast("R", await drive(child_call(branch, what), branch.run.runtime, branch.run.host))
+        return cast("R", await drive(direct_call(what), current_app().runtime))
+
+    async def start(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Start a run in the background and return its handle, once the start is durable."""
+        operation, app = starting(self.what(args, kwargs))
+        started: Started = await on_loop(operation, app)
+        return Handle(app, started.id, self.definition.signature.result, started)
+
+
+class BlockingStartable(_Startable[P, R]):
+    """A `def` workflow, with options."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Start a run and wait for its result."""
+        what, branch = self.what(args, kwargs), current.get()
+        if branch is not None:
+            if branch.run.definition.colour:
+                raise WrongColour(
+                    f"{self.__qualname__} is blocking: in an async workflow write `await (await perdure.start("
+                    f"{self.__qualname__}, ...)).result()` ({where()})"
+                )
+            return cast("R", drive_blocking(child_call(branch, what), branch.run.runtime, branch.run.host))
+        return cast("R", drive_blocking(direct_call(what, here=True), current_app().runtime))
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> BlockingHandle[R]:
+        """Start a run in the background and return its handle, once the start is durable."""
+        operation, app = starting(self.what(args, kwargs))
+        started: Started = blocking(operation, app)
+        return BlockingHandle(app, started.id, self.definition.signature.result, started)
+
+
+class AsyncWorkflow(AsyncStartable[P, R]):
+    """An `async def` workflow: call it, or `start` it."""
+
+    def options(self, **options: Unpack[Options]) -> AsyncStartable[P, R]:
+        """Return the workflow with options for its start.
+
+        Args:
+            id: idempotency key: starting it again attaches to the run that is there.
+            on_conflict: what to do if there is one: "attach", "reject", or "restart_if_failed".
+            queue: run it from this queue, on any worker that serves it.
+            priority: in the queue; lower first, 0 by default.
+            delay: do not begin before so many seconds (or a `timedelta`) have passed.
+            timeout: from start to finish; then it fails with `WorkflowTimeout`.
+            version: only workers of this version take it.
+            tags: to find it by.
+
+        Raises:
+            ValueError: an option has a value that it cannot have.
+        """
+        return AsyncStartable(self.definition, options_of(options))
+
+    def handle(self, id: str) -> Handle[R]:
+        """A handle of the run with this id, whether or not it is there."""
+        return Handle(current_app(), id, self.definition.signature.result)
+
+
+class BlockingWorkflow(BlockingStartable[P, R]):
+    """A `def` workflow: call it, or `start` it."""
+
+    def options(self, **options: Unpack[Options]) -> BlockingStartable[P, R]:
+        """Return the workflow with options for its start; see `AsyncWorkflow.options`."""
+        return BlockingStartable(self.definition, options_of(options))
+
+    def handle(self, id: str) -> BlockingHandle[R]:
+        """A handle of the run with this id, whether or not it is there."""
+        return BlockingHandle(current_app(), id, self.definition.signature.result)
+
+
+class _WorkflowDecorator(Protocol):
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> BlockingWorkflow[P, R]: ...
+
+
+@overload
+def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def workflow(function: Callable[P, R], /) -> BlockingWorkflow[P, R]: ...
+@overload
+def workflow(
+    *, name: str | None = None, timeout: Duration | None = None, max_recoveries: int = 20
+) -> _WorkflowDecorator: ...
+def workflow(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout: Duration | None = None,
+    max_recoveries: int = 20,
+) -> Any:
+    """Make a function a workflow: durable, it goes on after crashes where its record ends.
+
+    Its code must do the same whenever it is run with the same record: everything else, I/O, clocks and
+    randomness, belongs into steps, or comes from `perdure.now()`, `perdure.random()` and `perdure.uuid4()`.
+
+    Args:
+        name: stored name; module and qualified name by default.
+        timeout: seconds or `timedelta` from start to finish, for every run that does not say otherwise.
+        max_recoveries: after so many crashes in a row without a newly recorded step the run is parked.
+
+    Raises:
+        DefinitionError: it is no plain function, or its name is taken.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        check_function(function, "@workflow")
+        if max_recoveries < 0:
+            raise DefinitionError("@workflow(max_recoveries=...) cannot be negative")
+        seconds = None if timeout is None else seconds_of(timeout, "@workflow(timeout=...)")
+        definition = WorkflowDefinition(
+            name_of(function, name),
+            function,
+            Signature(function),
+            timeout=seconds,
+            max_recoveries=max_recoveries,
+        )
+        register(definition)
+        kind: Any = AsyncWorkflow if definition.colour else BlockingWorkflow
+        return kind(definition, StartOptions())
+
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,234 @@
+"""The values that perdure's parts hand each other and the user: statuses, options, filters, descriptions.
+
+All of them are frozen: an outcome is decided in one place, returned as a value, and written by another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Any, Final, Literal
+
+OnConflict = Literal["attach", "reject", "restart_if_failed"]
+Duration = float | timedelta
+"""Seconds, or a `timedelta`."""
+
+DEFAULT_QUEUE: Final = "default"
+
+
+class Status(StrEnum):
+    """Where a run stands. The last three are final."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    CANCELLING = "cancelling"
+    PARKED = "parked"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def code(self) -> int:
+        """The number stored in the database."""
+        return _CODES[self]
+
+    @property
+    def final(self) -> bool:
+        """Whether a run of this status has ended."""
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+    @classmethod
+    def of(cls, code: int) -> Status:
+        """Return the status that the database stores as `code`."""
+        return _STATUSES[code]
+
+
+_STATUSES: Final = {number: status for number, status in enumerate(Status, 1)}
+_CODES: Final = {status: number for number, status in _STATUSES.items()}
+
+
+class Kind(IntEnum):
+    """What a row of the journal is a record of."""
+
+    STEP = 1
+    TRANSACTION = 2
+    SLEEP = 3
+    START = 4
+    RESULT = 5
+    CLOCK = 6
+    CANCEL = 7
+
+
+class CancelReason(IntEnum):
+    """Why the code of a run is told to stop."""
+
+    NONE = 0
+    ASKED = 1
+    AT_ONCE = 2
+    OUT_OF_TIME = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """How to start a run; see `Workflow.options`."""
+
+    id: str | None = None
+    on_conflict: OnConflict = "attach"
+    queue: str | None = None
+    priority: int = 0
+    delay: float | None = None
+    timeout: float | None = None
+    version: str | None = None
+    tags: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs to list, count, cancel or resume; every field given must match.
+
+    Args:
+        status: one status or several.
+        workflow: stored name of the workflow, or several.
+        queue: name of the queue, or several.
+        version: version of the code, or several.
+        worker: number of the worker that owns or ended them, or several.
+        tags: tags that the run must have, with these values.
+        ids: exactly these ids.
+        prefix: the beginning of the id.
+        parent: id of the run that started them.
+        created_after: born at or after this time (aware).
+        created_before: born before this time (aware).
+        error: text that occurs in the error, or in the reason for parking.
+        limit: at most so many, 100 by default.
+        cursor: `RunInfo.cursor` of the last one of the page before.
+    """
+
+    status: Status | str | Sequence[Status | str] | None = None
+    workflow: str | Sequence[str] | None = None
+    queue: str | Sequence[str] | None = None
+    version: str | Sequence[str] | None = None
+    worker: int | Sequence[int] | None = None
+    tags: Mapping[str, Any] | None = None
+    ids: Sequence[str] | None = None
+    prefix: str | None = None
+    parent: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    error: str | None = None
+    limit: int = 100
+    cursor: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("created_after", "created_before"):
+            moment = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                raise ValueError(f"RunFilter({name}=...) needs an aware datetime, such as datetime.now(UTC)")
+        if not 1 <= self.limit <= 10_000:
+            raise ValueError("RunFilter(limit=...) is between 1 and 10,000; use cursor= for the next page")
+        if self.status is not None:
+            for status in one_or_more(self.status):
+                Status(status)
+
+
+def one_or_more(value: Any) -> list[Any]:
+    """Return a list of what may be one value or a sequence of them."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return [value]
+    return list(value)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What is known of a run at one moment."""
+
+    id: str
+    key: int
+    workflow: str
+    status: Status
+    queue: str | None
+    version: str | None
+    tags: Mapping[str, Any] | None
+    worker: int | None
+    created: datetime
+    finished: datetime | None
+    wakes: datetime | None
+    deadline: datetime | None
+    recoveries: int
+    takeovers: int
+    reason: str | None
+    parent: str | None
+    cancel_requested: bool
+
+    @property
+    def cursor(self) -> str:
+        """Where the next page of a list goes on: pass it as `RunFilter(cursor=...)`."""
+        return f"{self.created.isoformat()}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """One recorded step of a run: what the code was told, in order."""
+
+    position: str
+    group: int | None
+    kind: str
+    name: str
+    failed: bool
+    value: bytes = field(repr=False)
+    attempts: int
+    seconds: float
+    worker: int
+    recorded: datetime
+
+    def json(self) -> str:
+        """Return the recorded value as JSON text."""
+        return self.value.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """A run with everything that is recorded of it."""
+
+    info: RunInfo
+    input: bytes = field(repr=False)
+    output: bytes | None = field(repr=False)
+    steps: tuple[StepInfo, ...]
+    waits: tuple[str, ...]
+    workers: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What the code that is running now can know of itself; `perdure.info()`.
+
+    Attributes:
+        run_id: the run's id.
+        workflow: stored name of the workflow.
+        step: name of the step that is running, or None in the workflow's own code.
+        attempt: number of this attempt of the step, from 1.
+        idempotency_key: the same for every attempt of this step, also after a crash, and no other step's.
+        worker: number of the worker process.
+    """
+
+    run_id: str
+    workflow: str
+    step: str | None
+    attempt: int
+    idempotency_key: str
+    worker: int
+
+
+def seconds_of(duration: Duration, what: str) -> float:
+    """Return a duration in seconds.
+
+    Raises:
+        ValueError: it is negative, not finite, or longer than a century.
+    """
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    if not 0 <= seconds <= 3_200_000_000:
+        raise ValueError(f"{what} must be between 0 seconds and a century, not {duration!r}")
+    return seconds

@@ -1,0 +1,114 @@
+-- What an owner reads: due work, histories, timers, ends.
+
+-- name: claim_runs
+-- One poll of a worker in one statement: wake what is due, claim what is queued and has code here, and
+-- report cancels of our own runs. The claim is fenced. What this wakes is claimed by the next poll.
+with fence as materialized (
+    select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
+woken as (
+    update {schema}.live set status = 2, ready = null
+    where key in (select key from {schema}.live
+                  where status in (1, 4) and ready <= {schema}.clock()
+                  order by ready limit %(wake_limit)s for update skip locked)
+    returning 1),
+chosen as materialized (
+    select c.key, c.begun from fence, unnest(%(queues)s::text[]) as q (queue)
+    cross join lateral (
+        select l.key, l.begun from {schema}.live l
+        where l.status = 2 and l.queue = q.queue and l.workflow = any(%(workflows)s::text[])
+          and (l.recoveries >= 2) = %(suspects)s
+          and (%(versions)s::text[] is null or l.version is null or l.version = any(%(versions)s::text[]))
+        order by l.priority, l.arrival limit %(claim_limit)s
+        for update skip locked) c
+    limit %(claim_limit)s),
+claimed as (
+    update {schema}.live l set status = 3, worker = %(worker)s::bigint, begun = true, ready = null
+    from chosen c
+    where l.key = c.key
+    returning l.key, c.begun, l.workflow, l.recoveries, l.cancel, l.deadline)
+select (select count(*) from woken) as woken,
+       (select array_agg(x.key || ':' || x.cancel) from {schema}.live x
+        where x.worker = %(worker)s::bigint and x.cancel > 0) as cancels,
+       c.key, c.begun, c.workflow, c.recoveries, c.cancel, r.id, r.input, r.parent, r.created
+from (select 1) as always (one)
+left join claimed c on true
+left join {schema}.runs r on r.key = c.key
+
+-- name: owned_runs
+-- What this worker owns, by the database: after a claim whose answer was lost.
+select key from {schema}.live where worker = %(worker)s and status = 3
+
+-- name: load_steps
+-- The history of runs just claimed, a page at a time: a statement after the claim, so that it sees
+-- everything the last owner committed.
+select run, position, grp, ord, kind, name, failed, value, attempts
+from {schema}.steps
+where run = any(%(keys)s::bigint[]) and (run, position) > (%(run)s::bigint, %(position)s)
+order by run, position limit %(limit)s
+
+-- name: load_waits
+-- What claimed runs were waiting for, and how long still.
+select run, position, target, extract(epoch from due - {schema}.clock())::double precision as remaining
+from {schema}.waits where run = any(%(keys)s::bigint[])
+
+-- name: load_intents
+-- Which bodies of claimed runs had begun.
+select run, position from {schema}.intents where run = any(%(keys)s::bigint[])
+
+-- name: due_waits
+-- Which of these waits are over, and how long the others still take, by the clock of the database.
+select w.run, w.position, extract(epoch from w.due - {schema}.clock())::double precision as remaining
+from unnest(%(run)s::bigint[], %(position)s::text[]) as t (run, position)
+join {schema}.waits w on w.run = t.run and w.position = t.position
+
+-- name: find_ended
+-- How these runs ended, of those that have.
+select key, status, value from {schema}.ends where key = any(%(keys)s::bigint[])
+
+-- name: find_parked
+-- Which of these runs are parked, and why.
+select key, reason from {schema}.live where key = any(%(keys)s::bigint[]) and status = 6
+
+-- name: has_waiters
+-- Whether any run waits for the end of one of these: asked after each commit that ends runs.
+select 1 from {schema}.waits where target = any(%(keys)s::bigint[]) limit 1
+
+-- name: lock_waiters
+-- Lock the runs that wait for the end of these, in a statement of its own: a run that is being put away
+-- right now shows as waiting only once its lock is free.
+select l.key from {schema}.live l
+where l.key in (select w.run from {schema}.waits w where w.target = any(%(keys)s::bigint[]))
+order by l.key for update
+
+-- name: wake_waiters
+-- Wake those of the locked runs that wait.
+update {schema}.live set status = 2, ready = null
+where status = 4 and key in (select w.run from {schema}.waits w where w.target = any(%(keys)s::bigint[]))
+returning key
+
+-- name: sweep
+-- What a crash between two transactions can have left: a run waiting for another that has ended; and
+-- what nobody announces: deadlines. Bounded; the next sweep goes on.
+with answered as (
+    update {schema}.live set status = 2, ready = null
+    where key in (select l.key from {schema}.waits w
+                  join {schema}.ends e on e.key = w.target
+                  join {schema}.live l on l.key = w.run and l.status = 4
+                  where w.target is not null
+                  limit 1000 for update of l skip locked)
+    returning 1),
+unbegun as (
+    delete from {schema}.live
+    where key in (select key from {schema}.live
+                  where deadline <= {schema}.clock() and not begun and status in (1, 2, 6)
+                  limit 1000 for update skip locked)
+    returning key),
+expired as (
+    insert into {schema}.ends (key, status, value) select key, 8, %(timeout)s::bytea from unbegun returning 1),
+late as (
+    update {schema}.live set cancel = 3, status = case when status = 3 then 3 else 2 end, ready = null
+    where key in (select key from {schema}.live
+                  where deadline <= {schema}.clock() and begun and status in (1, 2, 3, 4) and cancel = 0
+                  limit 1000 for update skip locked)
+    returning 1)
+select (select count(*) from answered) + (select count(*) from expired) + (select count(*) from late) as changed

@@ -1,0 +1,48 @@
+-- What is done to runs from outside: looked up by id, cancelled, resumed.
+
+-- name: lock_runs_for_cancel
+-- Lock the runs to be cancelled, by key, before deciding what cancelling means for each.
+select key from {schema}.live where key = any(%(keys)s::bigint[]) order by key for no key update
+
+-- name: cancel_unbegun
+-- Runs that never began, or are parked, end at once: no code has to be told.
+with gone as (
+    delete from {schema}.live
+    where key = any(%(keys)s::bigint[])
+      and (status = 6 or (not begun and status in (1, 2)) or (%(at_once)s and status <> 3))
+    returning key)
+insert into {schema}.ends (key, status, value) select key, 9, %(value)s::bytea from gone returning key
+
+-- name: ask_cancel
+-- Runs whose code must be told: a waiting one is woken for it, a running one hears of it from its owner.
+update {schema}.live
+set cancel = %(cancel)s::smallint, status = case when status = 3 then 3 else 2 end, ready = null
+where key = any(%(keys)s::bigint[]) and cancel = 0
+returning key
+
+-- name: unpark_runs
+-- Parked runs go back to the queue, as if they had never crashed.
+update {schema}.live set status = 2, reason = null, recoveries = 0, worker = null, ready = null
+where key = any(%(keys)s::bigint[]) and status = 6
+returning key
+
+-- name: revive_failed
+-- Failed runs become unfinished again.
+with gone as (
+    delete from {schema}.ends where key = any(%(keys)s::bigint[]) and status = 8 returning key)
+insert into {schema}.live (key, workflow, status, queue, arrival, begun, version)
+select r.key, r.workflow, 2, coalesce(r.queue, 'default'), nextval('{schema}.arrivals'), true, r.version
+from gone join {schema}.runs r using (key)
+returning key
+
+-- name: forget_last_failure
+-- The error that ended a run that is to be revived: its last recorded group, where that failed, is forgotten, so that
+-- the step runs again.
+delete from {schema}.steps s
+where s.run = any(%(keys)s::bigint[]) and s.failed
+  and exists (select 1 from {schema}.ends e where e.key = s.run and e.status = 8)
+  and s.grp = (select max(x.grp) from {schema}.steps x where x.run = s.run)
+
+-- name: key_of
+-- The run that has this id now.
+select key, workflow from {schema}.runs where id = %(id)s and not superseded

@@ -1,0 +1,205 @@
+-- The batch: what one journal writes in one transaction, in this order. Every row here is under a key
+-- that the writer made itself, so only its own earlier try can stand in the way.
+
+-- name: begin_batch
+-- First statement of every batch of a worker: bound the wait for locks, then take the fence or abort.
+select set_config('lock_timeout', %(lock_timeout)s, true), {schema}.fence(%(worker)s::bigint, %(slot)s::smallint)
+
+-- name: begin_client_batch
+-- First statement of a batch of a client, which owns no runs and needs no fence.
+select set_config('lock_timeout', %(lock_timeout)s, true)
+
+-- name: lock_runs
+-- Lock the runs that the batch ends, puts away or hands over, by key, before the statements that look at
+-- what they wait for: a look in the statement that takes the lock would be older than the lock.
+select key from {schema}.live where key = any(%(keys)s::bigint[]) order by key for no key update
+
+-- name: record_steps
+-- Record what the code has been told. First writer wins; what is not inserted is looked up afterwards.
+insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
+select t.run, t.position, t.grp, t.ord, t.kind, t.name, t.failed, t.value, t.attempts, t.seconds, %(worker)s::bigint
+from unnest(%(run)s::bigint[], %(position)s::text[], %(grp)s::integer[], %(ord)s::smallint[], %(kind)s::smallint[],
+            %(name)s::text[], %(failed)s::boolean[], %(value)s::bytea[], %(attempts)s::smallint[], %(seconds)s::real[])
+     as t (run, position, grp, ord, kind, name, failed, value, attempts, seconds)
+on conflict do nothing
+
+-- name: record_step
+-- A batch of one step: the same insert as one statement with the fence inside. No row means: fenced, or
+-- recorded before; the general form then tells which.
+with fence as materialized (
+    select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share)
+insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
+select %(run)s::bigint, %(position)s, %(grp)s::integer, %(ord)s::smallint, %(kind)s::smallint, %(name)s, %(failed)s,
+       %(value)s::bytea, %(attempts)s::smallint, %(seconds)s::real, %(worker)s from fence
+on conflict do nothing
+
+-- name: find_steps
+-- Who recorded these positions: the writer's own earlier try, or somebody else.
+select s.run, s.position, s.worker
+from unnest(%(run)s::bigint[], %(position)s::text[]) as t (run, position)
+join {schema}.steps s on s.run = t.run and s.position = t.position
+
+-- name: supersede_failed
+-- `on_conflict="restart_if_failed"`: free the id of a run that failed or was cancelled, never of our own.
+update {schema}.runs r set superseded = true
+from {schema}.ends e
+where r.id = any(%(id)s::text[]) and not r.superseded and r.key <> all(%(key)s::bigint[])
+  and e.key = r.key and e.status <> 7
+
+-- name: start_runs
+-- Start runs: owned by this worker, or queued, or scheduled. A child is started only if the step that
+-- starts it is recorded by this same worker, in this transaction or an earlier try of it (the scalar
+-- subquery cannot become a scan of the whole journal, as `exists` could).
+with t as materialized (
+    select t.key, t.id, t.workflow, t.input, t.options::jsonb as o
+    from unnest(%(key)s::bigint[], %(id)s::text[], %(workflow)s::text[], %(input)s::bytea[], %(options)s::text[])
+         as t (key, id, workflow, input, options)),
+born as (
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, worker)
+    select t.key, t.id, t.workflow, t.input, (t.o ->> 'parent')::bigint, t.o ->> 'position', t.o ->> 'queue',
+           t.o ->> 'version', t.o -> 'tags', %(worker)s::bigint
+    from t
+    where t.o is null or t.o ->> 'parent' is null
+       or (select s.worker from {schema}.steps s
+           where s.run = (t.o ->> 'parent')::bigint and s.position = t.o ->> 'position' limit 1) = %(worker)s::bigint
+    on conflict do nothing
+    returning key)
+insert into {schema}.live (key, workflow, status, worker, queue, priority, arrival, ready, deadline, begun, version)
+select t.key, t.workflow,
+       case when t.o ->> 'queue' is null then 3 when t.o ->> 'delay' is null then 2 else 1 end,
+       case when t.o ->> 'queue' is null then %(worker)s::bigint end,
+       coalesce(t.o ->> 'queue', 'default'),
+       coalesce((t.o ->> 'priority')::integer, 0),
+       case when t.o ->> 'queue' is null then 0 else nextval('{schema}.arrivals') end,
+       {schema}.clock() + (t.o ->> 'delay')::double precision * interval '1 second',
+       {schema}.clock() + (t.o ->> 'timeout')::double precision * interval '1 second',
+       t.o ->> 'queue' is null,
+       t.o ->> 'version'
+from t join born using (key)
+
+-- name: start_run
+-- A batch of one plain start, owned by this worker: one statement with the fence inside.
+with fence as materialized (
+    select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
+born as (
+    insert into {schema}.runs (key, id, workflow, input, worker)
+    select %(key)s::bigint, %(id)s, %(workflow)s, %(input)s::bytea, %(worker)s from fence
+    on conflict do nothing
+    returning key)
+insert into {schema}.live (key, workflow, status, worker, begun)
+select key, %(workflow)s, 3, %(worker)s, true from born
+
+-- name: find_runs
+-- Which runs have these ids now: the writer's own, or others to attach to.
+select id, key, workflow from {schema}.runs where id = any(%(id)s::text[]) and not superseded
+
+-- name: find_children
+-- Whether the steps that start these children are recorded by this worker.
+select s.run, s.position, s.worker
+from unnest(%(run)s::bigint[], %(position)s::text[]) as t (run, position)
+join {schema}.steps s on s.run = t.run and s.position = t.position
+
+-- name: add_waits
+-- Note what a call waits for, once: a replay finds the time that was fixed first.
+insert into {schema}.waits (run, position, due, target)
+select t.run, t.position,
+       coalesce(t.at, {schema}.clock() + t.seconds * interval '1 second'), t.target
+from unnest(%(run)s::bigint[], %(position)s::text[], %(seconds)s::double precision[], %(at)s::timestamptz[],
+            %(target)s::bigint[]) as t (run, position, seconds, at, target)
+on conflict do nothing
+
+-- name: drop_waits
+-- Forget waits that were answered, or whose branch was cancelled.
+delete from {schema}.waits w
+using unnest(%(run)s::bigint[], %(position)s::text[]) as t (run, position)
+where w.run = t.run and w.position = t.position
+
+-- name: add_intents
+-- Note that bodies are about to begin which must not be begun twice.
+insert into {schema}.intents (run, position, name, worker)
+select t.run, t.position, t.name, %(worker)s::bigint
+from unnest(%(run)s::bigint[], %(position)s::text[], %(name)s::text[]) as t (run, position, name)
+on conflict do nothing
+
+-- name: end_runs
+-- End runs that this worker owns. An end stands only if nobody asked for a cancel before (or the end is
+-- the answer to that); the lock on the live row decides between the two.
+with t as materialized (
+    select * from unnest(%(key)s::bigint[], %(status)s::smallint[], %(value)s::bytea[], %(regardless)s::boolean[])
+        as t (key, status, value, regardless)),
+gone as (
+    delete from {schema}.live l using t
+    where l.key = any(%(key)s::bigint[]) and l.key = t.key and l.worker = %(worker)s::bigint
+      and (l.cancel = 0 or t.regardless)
+    returning l.key)
+insert into {schema}.ends (key, status, value, worker)
+select t.key, t.status, t.value, %(worker)s::bigint from t join gone using (key)
+
+-- name: record_step_and_end
+-- A batch of a last step and its run's end: one statement with the fence inside.
+with fence as materialized (
+    select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
+step as (
+    insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
+    select %(run)s::bigint, %(position)s, %(grp)s::integer, %(ord)s::smallint, %(kind)s::smallint, %(name)s, %(failed)s,
+           %(value)s::bytea, %(attempts)s::smallint, %(seconds)s::real, %(worker)s from fence
+    on conflict do nothing
+    returning 1),
+gone as (
+    delete from {schema}.live l using step
+    where l.key = %(run)s and l.worker = %(worker)s and (l.cancel = 0 or %(regardless)s)
+    returning l.key)
+insert into {schema}.ends (key, status, value, worker)
+select key, %(status)s::smallint, %(end_value)s::bytea, %(worker)s from gone
+
+-- name: end_run
+-- A batch of one end: one statement with the fence inside.
+with fence as materialized (
+    select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
+gone as (
+    delete from {schema}.live l using fence
+    where l.key = %(run)s and l.worker = %(worker)s and (l.cancel = 0 or %(regardless)s)
+    returning l.key)
+insert into {schema}.ends (key, status, value, worker)
+select key, %(status)s::smallint, %(end_value)s::bytea, %(worker)s from gone
+
+-- name: find_ends
+-- Why an end did not stand: it had before, a cancel came first, or the run is no longer ours.
+select t.key, e.worker as ended_by, l.worker as owner, l.cancel
+from unnest(%(key)s::bigint[]) as t (key)
+left join {schema}.ends e on e.key = t.key
+left join {schema}.live l on l.key = t.key
+
+-- name: drop_waits_of_runs
+-- Ended runs wait for nothing.
+delete from {schema}.waits where run = any(%(keys)s::bigint[])
+
+-- name: trim_waits
+-- Before a run is put away, forget the waits of branches that no longer wait.
+delete from {schema}.waits w
+where w.run = any(%(keys)s::bigint[])
+  and not exists (select 1 from unnest(%(run)s::bigint[], %(position)s::text[]) as t (run, position)
+                  where t.run = w.run and t.position = w.position)
+
+-- name: put_away
+-- Put runs away to wait without memory or slot, unless what they wait for has already come. The run's row
+-- is locked by an earlier statement, so whoever brings what it waits for either is seen here or finds it waiting.
+update {schema}.live l set status = 4, worker = null, ready = w.due
+from (select w.run, min(w.due) as due,
+             bool_or(coalesce(w.due <= {schema}.clock(), false) or e.key is not null) as answered
+      from {schema}.waits w left join {schema}.ends e on e.key = w.target
+      where w.run = any(%(keys)s::bigint[]) group by w.run) w
+where l.key = any(%(keys)s::bigint[]) and l.key = w.run and l.worker = %(worker)s::bigint and l.cancel = 0
+  and not w.answered
+returning l.key
+
+-- name: hand_over
+-- Give runs back to the queue, for another worker to go on with at once.
+update {schema}.live set status = 2, worker = null, ready = null
+where key = any(%(keys)s::bigint[]) and worker = %(worker)s::bigint
+
+-- name: park_runs
+-- Park runs: they stay as they are, with the reason, until somebody resumes them.
+update {schema}.live l set status = 6, worker = null, reason = t.reason
+from unnest(%(key)s::bigint[], %(reason)s::text[]) as t (key, reason)
+where l.key = any(%(key)s::bigint[]) and l.key = t.key and l.worker = %(worker)s::bigint

@@ -1,0 +1,81 @@
+-- Incarnations: their leases, their fences, their end.
+
+-- name: next_incarnation
+-- A number that no process ever had: half of every key this process makes.
+select nextval('{schema}.incarnations') as id, {schema}.clock() as now
+
+-- name: register_worker
+-- A worker begins to live: its row, and a fence row for each connection that will write as its owner.
+with worker as (
+    insert into {schema}.workers (id, name, host, pid, version, queues, lease, expires)
+    values (%(worker)s, %(name)s, %(host)s, %(pid)s, %(version)s, %(queues)s,
+            %(lease)s * interval '1 second', {schema}.clock() + %(lease)s * interval '1 second')
+    returning id)
+insert into {schema}.fences (worker, slot) select worker.id, slot from worker, generate_series(0, %(slots)s - 1) slot
+
+-- name: renew_lease
+-- The heartbeat. Matching no row means that the worker was declared dead: it must stop at once.
+update {schema}.workers set expires = {schema}.clock() + lease where id = %(worker)s returning {schema}.clock() as now
+
+-- name: bury_workers
+-- Declare dead every worker whose lease has run out: delete it and its fences, in one statement, which
+-- waits for every transaction that holds one of them. Only after this commits are its runs claimed.
+with dead as (
+    delete from {schema}.workers where expires < {schema}.clock() returning *),
+unfenced as (
+    delete from {schema}.fences f using dead where f.worker = dead.id returning 1)
+insert into {schema}.workers_gone (id, name, host, pid, started, reason)
+select id, name, host, pid, started, 'lease ran out' from dead
+returning id
+
+-- name: expired_workers
+-- Whether any lease has run out; the look before the funeral.
+select id from {schema}.workers where expires < {schema}.clock()
+
+-- name: blockers
+-- Which backends keep this backend waiting.
+select unnest(pg_blocking_pids(%(pid)s)) as pid
+
+-- name: terminate
+-- End a backend that holds the fence of a dead worker (and with it every lock it has).
+select pg_terminate_backend(%(pid)s)
+
+-- name: retire_worker
+-- A worker stops in order: no run is its own any more, and its row and fences go.
+with gone as (
+    delete from {schema}.workers where id = %(worker)s returning *),
+unfenced as (
+    delete from {schema}.fences f using gone where f.worker = gone.id returning 1)
+insert into {schema}.workers_gone (id, name, host, pid, started, reason)
+select id, name, host, pid, started, 'stopped' from gone
+
+-- name: hand_over_all
+-- The runs of a worker that stops in order go back to the queue; this is no crash and counts as none.
+update {schema}.live set status = 2, worker = null, ready = null where worker = %(worker)s and status = 3
+
+-- name: find_orphans
+-- Workers that own running runs but do not live: dead for certain, since an owner registers first and a
+-- number never comes back.
+select distinct l.worker from {schema}.live l
+where l.status = 3 and not exists (select 1 from {schema}.workers w where w.id = l.worker)
+
+-- name: requeue_orphans
+-- The runs of dead workers go back to the queue. Equality with a dead number is all that is asked, so a
+-- run that somebody else took over meanwhile is left alone. A step recorded by the dead owner is
+-- progress and resets the count of crashes to this one.
+with lost as materialized (
+    select l.key, l.worker from {schema}.live l
+    where l.status = 3 and l.worker = any(%(workers)s::bigint[])
+    order by l.key limit %(limit)s for update skip locked),
+noted as (
+    insert into {schema}.takeovers (run, worker) select key, worker from lost on conflict do nothing)
+update {schema}.live l
+set status = 2, worker = null, ready = null,
+    recoveries = case when exists (select 1 from {schema}.steps s where s.run = lost.key and s.worker = lost.worker)
+                      then 1 else l.recoveries + 1 end
+from lost where l.key = lost.key
+returning l.key
+
+-- name: hint
+-- Tell listeners that there may be something to do; lost hints cost only time.
+select pg_notify(%(channel)s, %(payload)s)

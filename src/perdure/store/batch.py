@@ -1,0 +1,350 @@
+"""One batch of the journal: many records as one transaction in one round trip.
+
+Two forms, no more (measured: docs/explanation/storage.md). The general one is a pipeline: fence, then one
+multi-row statement for each kind of record, then COMMIT; an error anywhere stops everything behind it. A
+batch of a single step, start, end, or last step with its end is one statement with the fence inside.
+
+Row counts tell whether every record stands. Only where one is missing a later statement looks why: after
+a lost answer the writer finds its own rows and takes them for its own; it never reads first and guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeVar, cast
+
+import psycopg
+
+from perdure.sql import Statements
+from perdure.store.arrays import Bigints, Blobs, Booleans, Doubles, Integers, Reals, Smallints, Texts
+from perdure.store.connection import Connection
+from perdure.store.records import (
+    AnsweredWait,
+    EndRecord,
+    HandOver,
+    IntentRecord,
+    Outcome,
+    Park,
+    PutAway,
+    Record,
+    StartRecord,
+    StepRecord,
+    Ticket,
+    WaitRecord,
+)
+
+FENCED_STATE: Final = "PD001"
+R = TypeVar("R", bound=Record)
+
+
+class Vanished(Exception):
+    """A start met an id that was gone again when it looked: try once more."""
+
+
+class Batch:
+    """Tickets that are written together."""
+
+    __slots__ = ("_rows", "size", "tickets")
+
+    def __init__(self, tickets: Iterable[Ticket]) -> None:
+        self.tickets = list(tickets)
+        self._rows: dict[type[Record], list[Any]] = {}
+        for ticket in self.tickets:
+            for record in ticket.records:
+                self._rows.setdefault(type(record), []).append(record)
+        self.size = sum(map(len, self._rows.values()))
+
+    def of(self, kind: type[R]) -> list[R]:
+        """The records of one kind."""
+        return cast("list[R]", self._rows.get(kind, []))
+
+    def only(self) -> tuple[type[Record], ...]:
+        """The kinds of records in it, if there is one record of each; else nothing."""
+        return tuple(self._rows) if self.size == len(self._rows) else ()
+
+
+class BatchWriter:
+    """Writes batches over one connection, as one worker's slot, or as a client (no fence)."""
+
+    def __init__(
+        self, statements: Statements, worker: int | None, slot: int, *, single_form: bool = True
+    ) -> None:
+        self._sql = statements
+        self._worker, self._slot = worker, slot
+        self._identity = {"worker": worker, "slot": slot}
+        self._single_form = single_form and worker is not None
+
+    def write(self, connection: Connection, batch: Batch, lock_timeout: float) -> None:
+        """Write the batch and set the outcome of every record.
+
+        Raises:
+            psycopg.Error: nothing is written, or (a lost connection) nobody knows.
+            Vanished: a start has to be tried again.
+        """
+        if not (self._single_form and self._write_single(connection, batch)):
+            self._write_pipeline(connection, batch, lock_timeout)
+
+    # -- one statement ---------------------------------------------------------------------------
+
+    def _write_single(self, connection: Connection, batch: Batch) -> bool:
+        match batch.only():
+            case (kind,) if kind is StepRecord:
+                name, parameters = "record_step", _step_parameters(batch.of(StepRecord)[0])
+            case (kind,) if kind is StartRecord and batch.of(StartRecord)[0].options is None:
+                start = batch.of(StartRecord)[0]
+                name = "start_run"
+                parameters = {
+                    "key": start.run,
+                    "id": start.id,
+                    "workflow": start.workflow,
+                    "input": start.input,
+                }
+            case (kind,) if kind is EndRecord and not batch.of(EndRecord)[0].waited:
+                name, parameters = "end_run", _end_parameters(batch.of(EndRecord)[0])
+            case (first, second) if first is StepRecord and second is EndRecord:
+                step, end = batch.of(StepRecord)[0], batch.of(EndRecord)[0]
+                if step.run != end.run or end.waited:
+                    return False
+                name, parameters = "record_step_and_end", _step_parameters(step) | _end_parameters(end)
+            case _:
+                return False
+        cursor = connection.execute(self._sql[name], parameters | self._identity, binary=True)
+        if cursor.rowcount != 1:
+            return False  # fenced, written by an earlier try, or cancelled: the general form tells
+        _confirm(connection)
+        for records in batch._rows.values():
+            records[0].outcome = Outcome.WON
+        return True
+
+    # -- the pipeline ----------------------------------------------------------------------------
+
+    def _write_pipeline(self, connection: Connection, batch: Batch, lock_timeout: float) -> None:
+        statements = list(self._statements(batch))
+        counts: dict[str, psycopg.Cursor[Any]] = {}
+        begin = "begin_batch" if self._worker is not None else "begin_client_batch"
+        try:
+            with connection.pipeline():
+                connection.execute("begin")
+                timeout = {"lock_timeout": f"{max(1, int(lock_timeout * 1000))}ms"}
+                connection.execute(self._sql[begin], timeout | self._identity)
+                for name, parameters in statements:
+                    counts[name] = connection.execute(self._sql[name], parameters, binary=True)
+                commit = connection.execute("commit")
+        except psycopg.Error:
+            if not connection.closed:
+                connection.rollback()
+            raise
+        if commit.statusmessage != "COMMIT":
+            raise psycopg.OperationalError(f"the batch ended with {commit.statusmessage}")
+        _confirm(connection)
+        self._settle(connection, batch, counts)
+
+    def _statements(self, batch: Batch) -> Iterable[tuple[str, dict[str, Any]]]:
+        """The statements of the batch, in the order in which locks are taken."""
+        ends, away = batch.of(EndRecord), batch.of(PutAway)
+        parks, handed = batch.of(Park), batch.of(HandOver)
+        if locked := sorted({record.run for record in (*ends, *away, *parks, *handed)}):
+            yield "lock_runs", {"keys": Bigints(locked)}
+        if steps := batch.of(StepRecord):
+            yield "record_steps", _step_columns(steps) | self._identity
+        yield from self._start_statements(batch.of(StartRecord))
+        if waits := batch.of(WaitRecord):
+            yield "add_waits", _wait_columns(waits)
+        if answered := batch.of(AnsweredWait):
+            yield "drop_waits", _places(answered)
+        if intents := batch.of(IntentRecord):
+            yield (
+                "add_intents",
+                _places(intents) | {"name": Texts([i.name for i in intents]), **self._identity},
+            )
+        if ends:
+            yield "end_runs", _end_columns(ends) | self._identity
+            if waited := [end.run for end in ends if end.waited]:
+                yield "drop_waits_of_runs", {"keys": Bigints(waited)}
+        if away:
+            keys = Bigints(sorted(record.run for record in away))
+            places = [(record.run, position) for record in away for position in record.positions]
+            columns = {
+                "run": Bigints([run for run, _ in places]),
+                "position": Texts([place for _, place in places]),
+            }
+            yield "trim_waits", columns | {"keys": keys}
+            yield "put_away", {"keys": keys, "worker": self._worker}
+        if handed:
+            yield (
+                "hand_over",
+                {"keys": Bigints(sorted(record.run for record in handed)), "worker": self._worker},
+            )
+        if parks:
+            columns = {
+                "key": Bigints([park.run for park in parks]),
+                "reason": Texts([park.reason for park in parks]),
+            }
+            yield "park_runs", columns | {"worker": self._worker}
+
+    def _start_statements(self, starts: list[StartRecord]) -> Iterable[tuple[str, dict[str, Any]]]:
+        if not starts:
+            return
+        # By id, the one thing that a stranger may hold: batches of two processes queue up, never deadlock.
+        starts = sorted(starts, key=lambda start: start.id)
+        if freed := [start for start in starts if start.supersede]:
+            yield (
+                "supersede_failed",
+                {"id": Texts([start.id for start in freed]), "key": Bigints([start.run for start in freed])},
+            )
+        yield (
+            "start_runs",
+            {
+                "key": Bigints([start.run for start in starts]),
+                "id": Texts([start.id for start in starts]),
+                "workflow": Texts([start.workflow for start in starts]),
+                "input": Blobs([start.input for start in starts]),
+                "options": Texts([start.options for start in starts]),
+                "worker": self._worker,
+            },
+        )
+
+    # -- outcomes --------------------------------------------------------------------------------
+
+    def _settle(self, connection: Connection, batch: Batch, counts: dict[str, psycopg.Cursor[Any]]) -> None:
+        for kind, name, resolve in (
+            (StepRecord, "record_steps", self._resolve_steps),
+            (StartRecord, "start_runs", self._resolve_starts),
+            (EndRecord, "end_runs", self._resolve_ends),
+        ):
+            records: list[Any] = batch.of(kind)
+            if records and counts[name].rowcount != len(records):
+                resolve(connection, records)  # type: ignore[operator]
+            else:
+                for record in records:
+                    record.outcome = Outcome.WON
+        if away := batch.of(PutAway):
+            gone = {key for (key,) in counts["put_away"].fetchall()}
+            self._resolve_away(connection, [record for record in away if record.run not in gone])
+        for kind in (WaitRecord, AnsweredWait, IntentRecord, HandOver, Park, PutAway):
+            for record in batch.of(kind):
+                if record.outcome is Outcome.PENDING:
+                    record.outcome = Outcome.WON
+
+    def _resolve_steps(self, connection: Connection, steps: Sequence[StepRecord]) -> None:
+        rows = connection.execute(self._sql["find_steps"], _places(steps)).fetchall()
+        owners = {(run, position): worker for run, position, worker in rows}
+        for step in steps:
+            mine = owners.get((step.run, step.position)) == self._worker
+            step.outcome = Outcome.WON if mine else Outcome.LOST
+
+    def _resolve_starts(self, connection: Connection, starts: Sequence[StartRecord]) -> None:
+        ids = {"id": Texts([start.id for start in starts])}
+        found = {
+            id: (key, name) for id, key, name in connection.execute(self._sql["find_runs"], ids).fetchall()
+        }
+        missing = [start for start in starts if start.id not in found]
+        orphans = self._lost_children(connection, [start for start in missing if start.parent])
+        for start in starts:
+            if start.run in orphans:
+                start.outcome = Outcome.LOST
+            elif start.id not in found:
+                raise Vanished(start.id)
+            elif found[start.id][0] == start.run:
+                start.outcome = Outcome.WON
+            else:
+                start.outcome, start.found = Outcome.ATTACHED, found[start.id]
+
+    def _lost_children(self, connection: Connection, starts: Sequence[StartRecord]) -> set[int]:
+        """Children that were not born because somebody else recorded the step that starts them."""
+        if not starts:
+            return set()
+        parents = [cast("tuple[int, str]", start.parent) for start in starts]
+        columns = {
+            "run": Bigints([run for run, _ in parents]),
+            "position": Texts([place for _, place in parents]),
+        }
+        rows = connection.execute(self._sql["find_children"], columns).fetchall()
+        mine = {(run, position) for run, position, worker in rows if worker == self._worker}
+        return {start.run for start, parent in zip(starts, parents, strict=True) if parent not in mine}
+
+    def _resolve_ends(self, connection: Connection, ends: Sequence[EndRecord]) -> None:
+        rows = connection.execute(
+            self._sql["find_ends"], {"key": Bigints([end.run for end in ends])}
+        ).fetchall()
+        state = {key: (ended_by, owner, cancel) for key, ended_by, owner, cancel in rows}
+        for end in ends:
+            ended_by, owner, cancel = state[end.run]
+            if ended_by == self._worker:
+                end.outcome = Outcome.WON
+            elif owner == self._worker and cancel:
+                end.outcome, end.cancel = Outcome.CANCELLED, cancel
+            else:
+                end.outcome = Outcome.LOST
+
+    def _resolve_away(self, connection: Connection, away: Sequence[PutAway]) -> None:
+        if not away:
+            return
+        # One that we no longer own was put away by an earlier try, and may have been woken since.
+        rows = connection.execute(
+            self._sql["find_ends"], {"key": Bigints([record.run for record in away])}
+        ).fetchall()
+        owners = {key: owner for key, _, owner, _ in rows}
+        for record in away:
+            record.outcome = Outcome.STAY if owners[record.run] == self._worker else Outcome.WON
+
+
+def _confirm(connection: Connection) -> None:
+    if connection.doubtful:
+        connection.doubtful = False
+        raise psycopg.OperationalError("the server warned at COMMIT: it may not be replicated")
+
+
+def _places(records: Sequence[Any]) -> dict[str, Any]:
+    return {"run": Bigints([r.run for r in records]), "position": Texts([r.position for r in records])}
+
+
+def _step_parameters(step: StepRecord) -> dict[str, Any]:
+    return {
+        "run": step.run,
+        "position": step.position,
+        "grp": step.group,
+        "ord": step.order,
+        "kind": step.kind,
+        "name": step.name,
+        "failed": step.failed,
+        "value": step.value,
+        "attempts": step.attempts,
+        "seconds": step.seconds,
+    }
+
+
+def _end_parameters(end: EndRecord) -> dict[str, Any]:
+    return {"run": end.run, "status": end.status, "end_value": end.value, "regardless": end.regardless}
+
+
+def _step_columns(steps: Sequence[StepRecord]) -> dict[str, Any]:
+    return {
+        "run": Bigints([s.run for s in steps]),
+        "position": Texts([s.position for s in steps]),
+        "grp": Integers([s.group for s in steps]),
+        "ord": Smallints([s.order for s in steps]),
+        "kind": Smallints([s.kind for s in steps]),
+        "name": Texts([s.name for s in steps]),
+        "failed": Booleans([s.failed for s in steps]),
+        "value": Blobs([s.value for s in steps]),
+        "attempts": Smallints([s.attempts for s in steps]),
+        "seconds": Reals([s.seconds for s in steps]),
+    }
+
+
+def _end_columns(ends: Sequence[EndRecord]) -> dict[str, Any]:
+    return {
+        "key": Bigints([end.run for end in ends]),
+        "status": Smallints([end.status for end in ends]),
+        "value": Blobs([end.value for end in ends]),
+        "regardless": Booleans([end.regardless for end in ends]),
+    }
+
+
+def _wait_columns(waits: Sequence[WaitRecord]) -> dict[str, Any]:
+    return _places(waits) | {
+        "seconds": Doubles([wait.seconds for wait in waits]),
+        "at": [wait.at for wait in waits],
+        "target": Bigints([wait.target for wait in waits]),
+    }

@@ -1,0 +1,126 @@
+"""What an owner reads: claimed runs with their histories, timers that are due."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from perdure.models import CancelReason
+from perdure.store.arrays import Bigints, Texts
+from perdure.store.connection import Connection
+from perdure.store.database import Database
+from perdure.store.workers import CLAIM_SLOT
+
+PAGE_ROWS: Final = 5000
+"""Rows of history in one answer; the next page is another statement."""
+WAKE_LIMIT: Final = 1000
+
+
+@dataclass(slots=True)
+class ClaimedRun:
+    """A run that this worker has just become the owner of."""
+
+    key: int
+    id: str
+    workflow: str
+    input: bytes
+    begun: bool
+    recoveries: int
+    cancel: CancelReason
+    steps: list[tuple[Any, ...]] = field(default_factory=list)
+    waits: dict[str, float] = field(default_factory=dict)
+    intents: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """What one poll found."""
+
+    runs: tuple[ClaimedRun, ...]
+    woken: int
+    cancels: dict[int, CancelReason]
+
+
+def poll(
+    connection: Connection,
+    database: Database,
+    *,
+    worker: int,
+    queues: Sequence[str],
+    workflows: Sequence[str],
+    versions: Sequence[str] | None,
+    suspects: bool,
+    limit: int,
+) -> Poll:
+    """Wake what is due, claim up to `limit` runs with their histories, and look for cancels of our runs."""
+    parameters = {
+        "worker": worker,
+        "slot": CLAIM_SLOT,
+        "queues": list(queues),
+        "workflows": list(workflows),
+        "versions": None if versions is None else list(versions),
+        "suspects": suspects,
+        "claim_limit": limit,
+        "wake_limit": WAKE_LIMIT,
+    }
+    rows = connection.execute(database.statements["claim_runs"], parameters, binary=True).fetchall()
+    runs = [
+        ClaimedRun(key, id, workflow, bytes(input), begun, recoveries, CancelReason(cancel))
+        for _, _, key, begun, workflow, recoveries, cancel, id, input, _, _ in rows
+        if key is not None
+    ]
+    load_histories(connection, database, [run for run in runs if run.begun])
+    woken, cancels = rows[0][:2]
+    pairs = (pair.split(":") for pair in cancels or ())
+    return Poll(tuple(runs), woken, {int(key): CancelReason(int(reason)) for key, reason in pairs})
+
+
+def load_histories(connection: Connection, database: Database, runs: Sequence[ClaimedRun]) -> None:
+    """Read what was recorded of runs, in statements after the claim, page by page."""
+    if not runs:
+        return
+    by_key = {run.key: run for run in runs}
+    keys = Bigints(sorted(by_key))
+    place = (-1, "")
+    while True:
+        parameters = {"keys": keys, "run": place[0], "position": place[1], "limit": PAGE_ROWS}
+        rows = connection.execute(database.statements["load_steps"], parameters, binary=True).fetchall()
+        for row in rows:
+            by_key[row[0]].steps.append(row[1:])
+        if len(rows) < PAGE_ROWS:
+            break
+        place = (rows[-1][0], rows[-1][1])
+    for run, position, _, remaining in connection.execute(database.statements["load_waits"], {"keys": keys}):
+        by_key[run].waits[position] = max(0.0, remaining or 0.0)
+    for run, position in connection.execute(database.statements["load_intents"], {"keys": keys}):
+        by_key[run].intents.add(position)
+
+
+def owned(connection: Connection, database: Database, worker: int) -> list[int]:
+    """Runs that are this worker's by the database."""
+    rows = connection.execute(database.statements["owned_runs"], {"worker": worker}, binary=True).fetchall()
+    return [key for (key,) in rows]
+
+
+def hand_over(connection: Connection, database: Database, worker: int, keys: Sequence[int]) -> None:
+    """Give runs back to the queue."""
+    connection.execute(database.statements["hand_over"], {"keys": Bigints(list(keys)), "worker": worker})
+
+
+def due(database: Database, waits: Sequence[tuple[int, str]]) -> dict[tuple[int, str], float]:
+    """Seconds that these waits still take, by the database's clock."""
+    columns = {
+        "run": Bigints([run for run, _ in waits]),
+        "position": Texts([position for _, position in waits]),
+    }
+    return {(run, position): remaining for run, position, remaining in database.run("due_waits", columns)}
+
+
+def wake_waiters(database: Database, keys: Sequence[int]) -> list[int]:
+    """Wake runs that wait for the end of one of these, which have ended; return their keys."""
+    batch = {"keys": Bigints(list(keys))}
+    if not database.run("has_waiters", batch):
+        return []
+    _, woken = database.transaction(("lock_waiters", batch), ("wake_waiters", batch))
+    return [key for (key,) in woken]

@@ -1,0 +1,86 @@
+"""Connections of the engine: plain psycopg, with a bound on every wait for an answer.
+
+A lost packet or a stopped proxy can leave a socket silent for ever, and no setting of the server ends a
+wait that the server does not know of; so the bound is kept here, in the client (law 11). A connection
+that ran into it is closed: what it was doing is unknown, and unknown outcomes are resolved by repeating.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+from psycopg import errors
+from psycopg.abc import RV, PQGen
+from psycopg.rows import TupleRow
+
+from perdure.store.arrays import register_arrays
+
+ANSWER_WITHIN: Final = 30.0
+"""Seconds within which a statement must answer, unless its owner asks for another bound."""
+
+_LOST_STATES: Final = frozenset({"57P01", "57P02", "57P03", "25006", "08006", "08003", "08001", "08004"})
+_RETRY_STATES: Final = frozenset({"40001", "40P01"})
+
+
+class Connection(psycopg.Connection[TupleRow]):
+    """A connection that gives up waiting for an answer, and notices a doubtful COMMIT."""
+
+    answer_within: float = ANSWER_WITHIN
+    doubtful: bool = False
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Wait for an answer, at most `answer_within` seconds."""
+        try:
+            return super().wait(gen, interval, timeout or self.answer_within)
+        except errors._WaitTimeout as error:
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer within {timeout or self.answer_within:g} s") from error
+
+    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        # "canceling wait for synchronous replication": committed here, perhaps nowhere else.
+        if diagnostic.severity_nonlocalized == "WARNING" and diagnostic.sqlstate == "01000":
+            self.doubtful = True
+
+
+def connect(
+    url: str, *, name: str, answer_within: float = ANSWER_WITHIN, prepare: bool = True, **settings: Any
+) -> Connection:
+    """Open an autocommit connection.
+
+    Args:
+        url: where the database is.
+        name: shown as `application_name`.
+        answer_within: seconds to wait for any answer.
+        prepare: whether statements are prepared at their first use; not behind a transaction pooler.
+        settings: further parameters of libpq.
+
+    Raises:
+        psycopg.OperationalError: it cannot be reached.
+    """
+    connection = Connection.connect(
+        url,
+        autocommit=True,
+        prepare_threshold=0 if prepare else None,
+        connect_timeout=10,
+        application_name=f"perdure {name}"[:63],
+        **settings,
+    )
+    connection.answer_within = answer_within
+    connection.add_notice_handler(connection._notice)
+    register_arrays(connection)
+    return connection
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error means that the connection, not the statement, failed: the outcome is unknown."""
+    if not isinstance(error, psycopg.Error):
+        return isinstance(error, OSError)
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate in _LOST_STATES
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether an error says that the same transaction may succeed if repeated."""
+    return isinstance(error, psycopg.Error) and error.sqlstate in _RETRY_STATES

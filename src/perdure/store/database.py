@@ -1,0 +1,157 @@
+"""The database of one app: where it is, the statements for its schema, connections for every purpose.
+
+Reads and small commands go through a pool and are repeated when the connection was lost; what must not be
+repeated blindly does not go through here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, LiteralString, TypeVar
+
+import psycopg
+
+from perdure import sql
+from perdure.errors import DatabaseUnavailable
+from perdure.policy import backoff
+from perdure.store.connection import Connection, connect, is_lost
+from perdure.store.embedded import EmbeddedPostgres
+
+logger = logging.getLogger("perdure.database")
+T = TypeVar("T")
+
+MAX_CONNECTIONS: Final = 8
+TRY_FOR: Final = 30.0
+"""Seconds for which a command is repeated while the database is away, before its caller is told."""
+
+
+class Database:
+    """One Postgres database and schema.
+
+    Args:
+        url: conninfo or URL; None takes `PERDURE_DATABASE_URL`, and without it the embedded server.
+        schema: name of perdure's schema, any text that Postgres takes as an identifier.
+        pooler: connections go through a transaction pooler: no session state, no prepared statements.
+        configure: called with every new connection of the engine.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        schema: str = "perdure",
+        *,
+        pooler: bool = False,
+        configure: Callable[[psycopg.Connection[Any]], None] | None = None,
+    ) -> None:
+        self.statements = sql.load(schema)
+        self.schema: Final = schema
+        self.pooler: Final = pooler
+        self._configure = configure
+        given = url or os.environ.get("PERDURE_DATABASE_URL")
+        self.embedded: Final = None if given else EmbeddedPostgres()
+        self.url: str = given or ""
+        self._idle: list[Connection] = []
+        self._lock = threading.Lock()
+        self._slots = threading.Semaphore(MAX_CONNECTIONS)
+
+    @property
+    def channel(self) -> str:
+        """The channel on which hints are sent: one for each schema."""
+        return f"perdure {self.schema}"[:63]
+
+    def open(self) -> None:
+        """Start the embedded server, if it is the one."""
+        if self.embedded is not None:
+            self.url = self.embedded.start()
+
+    def close(self) -> None:
+        """Close idle connections and leave the embedded server."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        if self.embedded is not None:
+            self.embedded.stop()
+
+    def connect(self, name: str, answer_within: float = 30.0, **settings: Any) -> Connection:
+        """Open a connection of its own for one of the engine's threads.
+
+        Raises:
+            psycopg.OperationalError: the database is away.
+        """
+        if not self.pooler:
+            settings.setdefault("options", "-c idle_in_transaction_session_timeout=60s")
+        try:
+            connection = connect(
+                self.url, name=name, answer_within=answer_within, prepare=not self.pooler, **settings
+            )
+        except psycopg.OperationalError:
+            if self.embedded is not None:
+                self.embedded.ensure()
+            raise
+        if self._configure is not None:
+            self._configure(connection)
+        return connection
+
+    @contextmanager
+    def borrow(self) -> Iterator[Connection]:
+        """Lend a pooled connection; it is dropped if the block fails on it."""
+        with self._slots:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                connection = self.connect("query")
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            with self._lock:
+                self._idle.append(connection)
+
+    def run(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Execute one named statement that may safely be repeated, and return its rows."""
+        return self.repeat(lambda connection: _rows(connection, self.statements[name], parameters or {}))
+
+    def transaction(self, *steps: tuple[str, Mapping[str, Any]]) -> list[list[tuple[Any, ...]]]:
+        """Execute named statements as one transaction that may safely be repeated; return the rows of each."""
+
+        def all_of(connection: Connection) -> list[list[tuple[Any, ...]]]:
+            with connection.transaction():
+                return [_rows(connection, self.statements[name], parameters) for name, parameters in steps]
+
+        return self.repeat(all_of)
+
+    def repeat(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` with a connection, again if the connection was lost, for some time.
+
+        Raises:
+            DatabaseUnavailable: the database stayed away.
+        """
+        failures, until = 0, time.monotonic() + TRY_FOR
+        while True:
+            try:
+                with self.borrow() as connection:
+                    return work(connection)
+            except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
+                transient = isinstance(
+                    error, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected
+                )
+                if not (transient or is_lost(error)):
+                    raise
+                failures += 1
+                if time.monotonic() > until:
+                    raise DatabaseUnavailable(f"the database does not answer: {error}") from error
+                time.sleep(backoff(failures))
+
+
+def _rows(
+    connection: Connection, statement: LiteralString, parameters: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    cursor = connection.execute(statement, parameters, binary=True)
+    return cursor.fetchall() if cursor.description else []

@@ -1,0 +1,289 @@
+"""The journal: one thread that writes what all runs of the process have to record, as fast as it can.
+
+It never waits to gather. While one batch is on its way the next one grows: idle, a record is written at
+once; busy, hundreds share a commit. Each lane (a journal has one connection) keeps the order of a run's
+records, so what is committed is always a prefix of what the run's code has seen.
+
+A batch that fails is sent again, ticket by ticket, so that one bad row fails alone. A ticket that fails
+alone goes to the second lane (`overflow`), where it is tried again while the first goes on; later tickets
+of the same run follow it there, in order. A lost connection leaves the outcome unknown: the same batch is
+sent again over a new one, and `BatchWriter` recognises its own rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+
+from perdure.errors import DatabaseUnavailable
+from perdure.policy import backoff
+from perdure.store.batch import FENCED_STATE, Batch, BatchWriter, Vanished
+from perdure.store.connection import Connection, is_lost, is_retryable
+from perdure.store.records import Fenced, Ticket
+from perdure.store.signal import settle
+
+logger = logging.getLogger("perdure.journal")
+
+MAX_BATCH_TICKETS: Final = 500
+MAX_BATCH_BYTES: Final = 8_000_000
+LOCK_TIMEOUT: Final = 0.2
+"""Seconds that a batch waits for a lock: nothing but our own keys should ever be locked."""
+ALONE_LOCK_TIMEOUT: Final = 0.05
+RETRY_AFTER: Final = 0.1
+GIVE_UP_AFTER: Final = 30.0
+"""Seconds for which a ticket that somebody blocks is tried again, before its caller gets an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalHooks:
+    """What a journal tells its owner, from its own thread."""
+
+    connect: Callable[[str, float], Connection]
+    fenced: Callable[[], None]
+    committed: Callable[[Batch], None]
+
+
+class Journal:
+    """One lane.
+
+    Args:
+        writer: knows how to write a batch as this worker's slot.
+        hooks: the owner's.
+        name: of the thread and the connection.
+        answer_within: seconds in which a batch must be answered.
+        overflow: the lane that takes over what fails alone; without one, it is tried again here.
+    """
+
+    def __init__(
+        self,
+        writer: BatchWriter,
+        hooks: JournalHooks,
+        *,
+        name: str,
+        answer_within: float,
+        overflow: Journal | None = None,
+    ) -> None:
+        self._writer, self._hooks, self._overflow = writer, hooks, overflow
+        self._name, self._answer_within = name, answer_within
+        self._changed = threading.Condition(threading.Lock())
+        self._queue: deque[Ticket] = deque()
+        self._behind: dict[int, deque[Ticket]] = {}
+        self._delayed: list[tuple[float, Ticket]] = []
+        self._stopping = self._fenced = False
+        self._connection: Connection | None = None
+        self._idle = True
+        self.sent_at: float | None = None
+        """When the batch that is under way was first sent (`time.monotonic()`), or None."""
+        self._thread = threading.Thread(target=self._run, name=f"perdure-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def submit(self, tickets: Iterable[Ticket]) -> None:
+        """Queue tickets; each is settled after the commit that holds it."""
+        with self._changed:
+            if not self._fenced:
+                self._queue.extend(tickets)
+                if self._idle:
+                    self._changed.notify()
+                return
+        self._fail(tickets, Fenced())
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Write what is queued, then stop; what cannot be written in time is failed."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+        self.fence()
+
+    def fence(self) -> None:
+        """Fail everything queued, and everything to come."""
+        with self._changed:
+            self._fenced = self._stopping = True
+            tickets = [*self._queue, *(ticket for _, ticket in self._delayed)]
+            tickets += [ticket for line in self._behind.values() for ticket in line]
+            self._queue.clear()
+            self._delayed.clear()
+            self._behind.clear()
+            self._changed.notify()
+        self._fail(tickets, Fenced())
+        if (connection := self._connection) is not None and self._thread is not threading.current_thread():
+            _abort(connection)
+
+    def oldest(self) -> float | None:
+        """When the oldest batch that has no answer was sent, or None."""
+        return self.sent_at
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (batch := self._take()) is not None:
+            try:
+                self._flush(batch)
+            except Exception:
+                logger.exception("%s: a batch failed in an unexpected way", self._name)
+                self._fail(batch.tickets, DatabaseUnavailable("the journal failed; see the log"))
+            self.sent_at = None
+        if self._connection is not None:
+            self._connection.close()
+
+    def _take(self) -> Batch | None:
+        with self._changed:
+            while True:
+                self._due()
+                if self._queue:
+                    return self._next_batch()
+                if self._stopping and not self._delayed:
+                    return None
+                self._idle = True
+                self._changed.wait(self._delayed[0][0] - time.monotonic() if self._delayed else None)
+                self._idle = False
+
+    def _due(self) -> None:
+        now = time.monotonic()
+        while self._delayed and self._delayed[0][0] <= now:
+            self._queue.appendleft(self._delayed.pop(0)[1])
+
+    def _next_batch(self) -> Batch:
+        tickets: list[Ticket] = []
+        size = 0
+        while self._queue and len(tickets) < MAX_BATCH_TICKETS and size < MAX_BATCH_BYTES:
+            ticket = self._queue.popleft()
+            if ticket.run in self._behind and not ticket.tries:
+                self._behind[ticket.run].append(ticket)  # an earlier record of this run is still on its way
+                continue
+            tickets.append(ticket)
+            for record in ticket.records:
+                size += len(getattr(record, "value", b"")) + len(getattr(record, "input", b""))
+            if ticket.tries:
+                break  # what failed before is tried alone
+        return Batch(tickets)
+
+    def _flush(self, batch: Batch) -> None:
+        failures = 0
+        while batch.tickets and not self._fenced:
+            self.sent_at = self.sent_at or time.monotonic()
+            try:
+                alone = len(batch.tickets) == 1
+                self._writer.write(self._connected(), batch, ALONE_LOCK_TIMEOUT if alone else LOCK_TIMEOUT)
+            except (psycopg.Error, OSError, Vanished) as error:
+                if _is_fenced(error):
+                    self._declared_dead(batch)
+                elif is_lost(error):
+                    failures += 1
+                    self._disconnect(error)
+                    self._pause(backoff(failures))
+                elif len(batch.tickets) > 1:
+                    logger.warning(
+                        "%s: a batch of %d failed (%s)", self._name, len(batch.tickets), _line(error)
+                    )
+                    for ticket in batch.tickets:
+                        self.sent_at = time.monotonic()
+                        self._flush(Batch([ticket]))
+                    return
+                else:
+                    self._postpone(batch.tickets[0], error)
+                    return
+            else:
+                self._answer(batch)
+                return
+        self._fail(batch.tickets, Fenced())
+
+    def _answer(self, batch: Batch) -> None:
+        settle(batch.tickets)
+        if self._behind and self._overflow is None:
+            for ticket in batch.tickets:
+                self._release(ticket.run)
+        self._hooks.committed(batch)
+
+    def _postpone(self, ticket: Ticket, error: Exception) -> None:
+        """Deal with a ticket that fails alone: to the second lane, later again, or to its caller."""
+        now = time.monotonic()
+        ticket.deadline = ticket.deadline or now + GIVE_UP_AFTER
+        temporary = is_retryable(error) or isinstance(error, Vanished | psycopg.errors.LockNotAvailable)
+        if not temporary or now > ticket.deadline or self._stopping:
+            logger.error("%s: cannot be written: %s", self._name, _line(error))
+            reason = f"the database refused a record of run {ticket.run}: {_line(error)}"
+            self._fail([ticket], DatabaseUnavailable(reason) if temporary else Refused(reason))
+            self._release(ticket.run)
+            return
+        ticket.tries += 1
+        with self._changed:
+            self._behind.setdefault(ticket.run, deque())
+        if self._overflow is not None:
+            ticket.call(lambda: self._release(ticket.run))
+            self._overflow.submit([ticket])
+        else:
+            with self._changed:
+                self._delayed.append((now + RETRY_AFTER, ticket))
+
+    def _release(self, run: int) -> None:
+        """The ticket that held up its run is settled: the run's later ones may go on."""
+        with self._changed:
+            for follower in reversed(self._behind.pop(run, deque())):
+                self._queue.appendleft(follower)
+            self._changed.notify()
+
+    def _declared_dead(self, batch: Batch) -> None:
+        logger.error("%s: this worker was declared dead; its runs go on elsewhere", self._name)
+        self._fail(batch.tickets, Fenced())
+        batch.tickets.clear()
+        self.fence()
+        self._hooks.fenced()
+
+    def _fail(self, tickets: Iterable[Ticket], error: BaseException) -> None:
+        tickets = [ticket for ticket in tickets if not ticket.done]
+        for ticket in tickets:
+            ticket.error = error
+        settle(tickets)
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._hooks.connect(self._name, self._answer_within)
+        return self._connection
+
+    def _disconnect(self, error: BaseException) -> None:
+        logger.warning("%s: connection lost (%s); the batch is sent again", self._name, _line(error))
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            if not self._fenced:
+                self._changed.wait(seconds)
+
+
+class Refused(Exception):
+    """The database will never take this record; the run it belongs to has to be looked at."""
+
+
+def _is_fenced(error: BaseException) -> bool:
+    return isinstance(error, psycopg.Error) and error.sqlstate == FENCED_STATE
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _abort(connection: Connection) -> None:
+    """Wake a thread that waits for an answer, from another thread, by shutting its socket."""
+    try:
+        with socket.socket(fileno=connection.fileno()) as handle:
+            try:
+                handle.shutdown(socket.SHUT_RDWR)
+            finally:
+                handle.detach()
+    except (OSError, psycopg.Error):
+        return

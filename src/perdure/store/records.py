@@ -1,0 +1,177 @@
+"""What the journal writes: one small class for each kind of change, and the ticket that carries them.
+
+A ticket is a unit: its records are committed together or not at all, in one batch. Its outcome is read
+off the records after the ticket is settled.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum, auto
+
+from perdure.store.signal import Signal
+
+
+class Outcome(Enum):
+    """What became of a record."""
+
+    PENDING = auto()
+    WON = auto()
+    """It stands: written by this try, or by an earlier one whose answer was lost."""
+    LOST = auto()
+    """Somebody else's record stands in its place."""
+    ATTACHED = auto()
+    """A start: the id belongs to another run already (`StartRecord.found`)."""
+    CANCELLED = auto()
+    """An end: a cancel was asked for before (`EndRecord.cancel`)."""
+    STAY = auto()
+    """A put-away: what the run waits for has come already."""
+
+
+class Fenced(Exception):
+    """The writer was declared dead: nothing of what it had not been answered is written."""
+
+
+class Record:
+    """One change to one row."""
+
+    __slots__ = ("outcome", "run")
+
+    def __init__(self, run: int) -> None:
+        self.run = run
+        self.outcome = Outcome.PENDING
+
+
+class StepRecord(Record):
+    """Something that the code of a run has been told."""
+
+    __slots__ = ("attempts", "failed", "group", "kind", "name", "order", "position", "seconds", "value")
+
+    def __init__(
+        self,
+        run: int,
+        position: str,
+        group: int | None,
+        order: int | None,
+        kind: int,
+        name: str,
+        failed: bool,
+        value: bytes,
+        attempts: int = 1,
+        seconds: float = 0.0,
+    ) -> None:
+        self.run, self.outcome = run, Outcome.PENDING
+        self.position, self.group, self.order, self.kind, self.name = position, group, order, kind, name
+        self.failed, self.value, self.attempts, self.seconds = failed, value, attempts, seconds
+
+
+class StartRecord(Record):
+    """A run to be born; `options` is JSON text as `start_runs` reads it, None for a plain start here."""
+
+    __slots__ = ("found", "id", "input", "options", "parent", "supersede", "workflow")
+
+    def __init__(
+        self,
+        run: int,
+        id: str,
+        workflow: str,
+        input: bytes,
+        options: str | None = None,
+        parent: tuple[int, str] | None = None,
+        supersede: bool = False,
+    ) -> None:
+        self.run, self.outcome = run, Outcome.PENDING
+        self.id, self.workflow, self.input, self.options = id, workflow, input, options
+        self.parent, self.supersede = parent, supersede
+        self.found: tuple[int, str] | None = None
+        """Key and workflow of the run that has the id, where that is another."""
+
+
+class EndRecord(Record):
+    """The end of a run; `regardless`: also if a cancel was asked for, because this answers it."""
+
+    __slots__ = ("cancel", "regardless", "status", "value", "waited")
+
+    def __init__(
+        self, run: int, status: int, value: bytes, *, regardless: bool = False, waited: bool = False
+    ) -> None:
+        self.run, self.outcome = run, Outcome.PENDING
+        self.status, self.value, self.regardless, self.waited = status, value, regardless, waited
+        self.cancel = 0
+
+
+class WaitRecord(Record):
+    """A wait for a time (`seconds` from now, or `at`), or for the end of the run `target`."""
+
+    __slots__ = ("at", "position", "seconds", "target")
+
+    def __init__(
+        self,
+        run: int,
+        position: str,
+        seconds: float | None = None,
+        at: datetime | None = None,
+        target: int | None = None,
+    ) -> None:
+        self.run, self.outcome = run, Outcome.PENDING
+        self.position, self.seconds, self.at, self.target = position, seconds, at, target
+
+
+class AnsweredWait(Record):
+    """A wait that is over, or was given up."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, run: int, position: str) -> None:
+        self.run, self.outcome, self.position = run, Outcome.PENDING, position
+
+
+class IntentRecord(Record):
+    """A body that is about to begin and must not be begun twice."""
+
+    __slots__ = ("name", "position")
+
+    def __init__(self, run: int, position: str, name: str) -> None:
+        self.run, self.outcome, self.position, self.name = run, Outcome.PENDING, position, name
+
+
+class PutAway(Record):
+    """A run that waits without memory, for the waits at these positions."""
+
+    __slots__ = ("positions",)
+
+    def __init__(self, run: int, positions: list[str]) -> None:
+        self.run, self.outcome, self.positions = run, Outcome.PENDING, positions
+
+
+class HandOver(Record):
+    """A run that goes back to the queue."""
+
+    __slots__ = ()
+
+
+class Park(Record):
+    """A run that is given up until somebody resumes it."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, run: int, reason: str) -> None:
+        self.run, self.outcome, self.reason = run, Outcome.PENDING, reason
+
+
+class Ticket(Signal):
+    """A unit of records on its way to the database; settled after the commit that holds them."""
+
+    __slots__ = ("deadline", "records", "run", "tries")
+
+    def __init__(self, *records: Record) -> None:
+        super().__init__()
+        self.records: list[Record] = list(records)
+        self.run = records[0].run
+        self.tries = 0
+        self.deadline = 0.0
+
+    def check(self) -> None:
+        """Raise what kept the ticket from being written, if anything did."""
+        if self.error is not None:
+            raise self.error

@@ -1,0 +1,167 @@
+"""Runs as seen from outside: found, listed, described, cancelled, resumed; one function for each command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg.types.json import Jsonb
+
+from perdure.models import CancelReason, Kind, RunDetail, RunFilter, RunInfo, Status, StepInfo, one_or_more
+from perdure.store import workers
+from perdure.store.arrays import Bigints
+from perdure.store.database import Database
+
+AT_ONCE: Final = 500
+"""Runs changed in one transaction by a bulk command."""
+
+
+def key_of(database: Database, id: str) -> tuple[int, str] | None:
+    """Key and workflow of the run that has this id now."""
+    rows = database.run("key_of", {"id": id})
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def find_ended(database: Database, keys: Iterable[int]) -> list[tuple[int, Status, bytes]]:
+    """How these runs ended, of those that have."""
+    rows = database.run("find_ended", {"keys": Bigints(list(keys))})
+    return [(key, Status.of(status), bytes(value)) for key, status, value in rows]
+
+
+def find_parked(database: Database, keys: Iterable[int]) -> list[tuple[int, str]]:
+    """Which of these runs are parked, and why."""
+    return [(key, reason or "") for key, reason in database.run("find_parked", {"keys": Bigints(list(keys))})]
+
+
+def list_runs(database: Database, where: RunFilter) -> list[RunInfo]:
+    """Runs that match, newest first."""
+    rows = database.run("list_runs", _parameters(where))
+    return [_info(row) for row in rows]
+
+
+def count_runs(database: Database, where: RunFilter) -> int:
+    """How many runs match, whatever the filter's limit."""
+    return int(database.run("count_runs", _parameters(where))[0][0])
+
+
+def detail(database: Database, info: RunInfo) -> RunDetail:
+    """Everything recorded of one run."""
+    input, output = database.run("input_of", {"key": info.key})[0]
+    steps = tuple(
+        StepInfo(
+            position,
+            group,
+            Kind(kind).name.lower(),
+            name,
+            failed,
+            bytes(value),
+            attempts,
+            seconds,
+            worker,
+            at,
+        )
+        for position, group, _, kind, name, failed, value, attempts, seconds, worker, at in database.run(
+            "list_steps", {"key": info.key}
+        )
+    )
+    waits = tuple(_wait(*row) for row in database.run("list_waits", {"key": info.key}))
+    owners = {step.worker for step in steps} | ({info.worker} if info.worker is not None else set())
+    known = workers.names(database, sorted(owners)) if owners else {}
+    return RunDetail(info, bytes(input), bytes(output) if output is not None else None, steps, waits, known)
+
+
+def cancel(database: Database, keys: Sequence[int], reason: CancelReason, value: bytes) -> list[int]:
+    """Cancel runs; return the keys of those that were not too late. `value` is the recorded error."""
+    reached: list[int] = []
+    for some in _chunks(keys):
+        batch = {"keys": Bigints(some)}
+        _, ended, asked = database.transaction(
+            ("lock_runs_for_cancel", batch),
+            ("cancel_unbegun", batch | {"value": value, "at_once": reason is CancelReason.AT_ONCE}),
+            ("ask_cancel", batch | {"cancel": int(reason)}),
+        )
+        reached += [key for (key,) in (*ended, *asked)]
+    return reached
+
+
+def resume(database: Database, keys: Sequence[int]) -> list[int]:
+    """Unpark parked runs and revive failed ones; return the keys of those."""
+    resumed: list[int] = []
+    for some in _chunks(keys):
+        batch = {"keys": Bigints(some)}
+        _, unparked, revived = database.transaction(
+            ("forget_last_failure", batch), ("unpark_runs", batch), ("revive_failed", batch)
+        )
+        resumed += [key for (key,) in (*unparked, *revived)]
+    return resumed
+
+
+def _chunks(keys: Sequence[int]) -> Iterable[list[int]]:
+    ordered = sorted(keys)
+    return (ordered[first : first + AT_ONCE] for first in range(0, len(ordered), AT_ONCE))
+
+
+def _parameters(where: RunFilter) -> dict[str, Any]:
+    created, key = _cursor(where.cursor)
+    statuses = None if where.status is None else [Status(status).code for status in one_or_more(where.status)]
+    return {
+        "ids": None if where.ids is None else list(where.ids),
+        "prefix": where.prefix,
+        "status": statuses,
+        "workflow": None if where.workflow is None else one_or_more(where.workflow),
+        "queue": None if where.queue is None else one_or_more(where.queue),
+        "version": None if where.version is None else one_or_more(where.version),
+        "worker": None if where.worker is None else Bigints(one_or_more(where.worker)),
+        "tags": None if where.tags is None else Jsonb(dict(where.tags)),
+        "parent": where.parent,
+        "created_after": where.created_after,
+        "created_before": where.created_before,
+        "error": where.error,
+        "cursor_created": created,
+        "cursor_key": key,
+        "limit": where.limit,
+    }
+
+
+def _cursor(cursor: str | None) -> tuple[datetime | None, int | None]:
+    if cursor is None:
+        return None, None
+    try:
+        created, _, key = cursor.rpartition("/")
+        return datetime.fromisoformat(created), int(key)
+    except ValueError:
+        raise ValueError(
+            f"{cursor!r} is no cursor: take `RunInfo.cursor` of the last run of a page"
+        ) from None
+
+
+def _info(row: tuple[Any, ...]) -> RunInfo:
+    (key, id, workflow, status, queue, version, tags, worker, created, finished, ready, deadline) = row[:12]
+    (recoveries, reason, cancel, parent, takeovers) = row[12:]
+    return RunInfo(
+        id=id,
+        key=key,
+        workflow=workflow,
+        status=Status.of(status),
+        queue=queue,
+        version=version,
+        tags=tags if tags is None or isinstance(tags, Mapping) else {},
+        worker=worker,
+        created=created,
+        finished=finished,
+        wakes=ready,
+        deadline=deadline,
+        recoveries=recoveries or 0,
+        takeovers=takeovers,
+        reason=reason,
+        parent=parent,
+        cancel_requested=bool(cancel),
+    )
+
+
+def _wait(position: str, due: datetime | None, target: str | None) -> str:
+    parts = ([f"until {due:%Y-%m-%d %H:%M:%S %Z}"] if due else []) + (
+        [f"for the end of {target}"] if target else []
+    )
+    return f"{position}: {' or '.join(parts)}"

@@ -1,0 +1,241 @@
+"""The database's half of a transaction step, written once for both colours of connection.
+
+Its methods are generators that yield `Use`: call this function of psycopg's, and await it if the connection
+is an asynchronous one. What can go wrong is translated into the few outcomes that the step's logic knows.
+
+What psycopg calls a transaction forbids the user `commit()` and `rollback()`; a COMMIT sent as text is
+caught by the connection's status, or by comparing the transaction's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from perdure.errors import TransactionBroken
+from perdure.sql import Statements
+from perdure.store.batch import FENCED_STATE
+from perdure.store.connection import is_lost, is_retryable
+from perdure.store.records import Fenced, StepRecord
+
+_ENDED_INSIDE_STATE: Final = "PD002"
+_ISOLATION: Final = {
+    "read committed": psycopg.IsolationLevel.READ_COMMITTED,
+    "repeatable read": psycopg.IsolationLevel.REPEATABLE_READ,
+    "serializable": psycopg.IsolationLevel.SERIALIZABLE,
+}
+
+
+@dataclass(slots=True, eq=False)
+class Use:
+    """Call a function that may wait, in the colour that it has."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    is_async: bool = False
+
+
+class Conflict(Exception):
+    """Rolled back by the database, or of unknown outcome: the same transaction may be tried again."""
+
+
+class Recorded(Conflict):
+    """The step's record is there: an earlier attempt, whose answer was lost, did commit."""
+
+
+class EndedInside(Exception):
+    """The user's function ended the transaction itself."""
+
+
+class Begun(NamedTuple):
+    """What a transaction step finds when it begins."""
+
+    began: Any
+    failed: bool | None
+    value: bytes | None
+    worker: int | None
+
+
+Steps = Generator[Use, Any, Any]
+
+
+class Session:
+    """One attempt of a transaction step on one connection."""
+
+    def __init__(
+        self, pool: Any, statements: Statements, slots: list[int], *, worker: int, is_async: bool
+    ) -> None:
+        self._pool, self._sql, self._is_async = pool, statements, is_async
+        self._worker, self._slots = worker, slots
+        self._slot: int | None = None
+        self._isolated = False
+        self._began: Any = None
+        self._block: Any = None
+        self.connection: Any = None
+
+    def open(self) -> Steps:
+        """Take a connection from the pool, and a fence slot: there are as many as the pools have connections."""
+        with _translated():
+            self.connection = yield self._use(self._pool.getconn)
+        self._slot = self._slots.pop()
+
+    def close(self) -> Steps:
+        """Give the connection back, as it was."""
+        if self.connection is None:
+            return
+        try:
+            if self._isolated and self._status is TransactionStatus.IDLE:
+                yield self._use(self.connection.set_isolation_level, None)
+        finally:
+            if self._slot is not None:
+                self._slots.append(self._slot)
+            yield self._use(self._pool.putconn, self.connection)
+
+    def begin(
+        self, isolation: str | None, locks: Mapping[str, str], run: int, position: str
+    ) -> Generator[Use, Any, Begun]:
+        """BEGIN, lock tables, read the record: one round trip.
+
+        The locks come first: the snapshot of a repeatable read is then not older than they are.
+        """
+        with _translated():
+            if isolation is not None:
+                self._isolated = True
+                yield self._use(self.connection.set_isolation_level, _ISOLATION[isolation])
+            self._block = self.connection.transaction()
+            start, flush = self._doors(self.connection.pipeline())
+            yield self._use(start)
+            try:
+                yield self._use(self._doors(self._block)[0])
+                for table, mode in locks.items():
+                    yield self._use(self.connection.execute, _lock_table(table, mode))
+                place = {"run": run, "position": position}
+                cursor = yield self._use(self.connection.execute, self._sql["begin_step"], place)
+            finally:
+                yield self._use(flush, None, None, None)
+            _, self._began, failed, value, worker = yield self._use(cursor.fetchone)
+        return Begun(self._began, failed, value, worker)
+
+    def begin_plain(self, isolation: str | None, locks: Mapping[str, str]) -> Steps:
+        """BEGIN and lock tables: a transaction outside of any run."""
+        with _translated():
+            if isolation is not None:
+                self._isolated = True
+                yield self._use(self.connection.set_isolation_level, _ISOLATION[isolation])
+            self._block = self.connection.transaction()
+            yield self._use(self._doors(self._block)[0])
+            for table, mode in locks.items():
+                yield self._use(self.connection.execute, _lock_table(table, mode))
+
+    def commit_plain(self) -> Steps:
+        """COMMIT, nothing else; an unknown outcome is the caller's error, since nothing recognises it."""
+        if self.state() == "open":
+            yield self._use(self._doors(self._block)[1], None, None, None)
+        elif self.state() == "broken":
+            raise TransactionBroken("an SQL error was swallowed: the transaction can only be rolled back")
+
+    def fence(self) -> Steps:
+        """Hold the worker's fence until the transaction ends.
+
+        Raises:
+            Fenced: the worker was declared dead.
+        """
+        with _translated():
+            row = {"worker": self._worker, "slot": self._slot, "began": self._began}
+            yield self._use(self.connection.execute, self._sql["fence_step"], row)
+
+    def commit(self, record: StepRecord) -> Steps:
+        """Fence, record and COMMIT in one flush.
+
+        Raises:
+            Fenced: the worker was declared dead; nothing is committed.
+            Recorded: an earlier attempt has committed; this one has not.
+            EndedInside: the transaction is not the one that was begun.
+            Conflict: rolled back, or nobody knows.
+        """
+        row = {
+            "run": record.run,
+            "position": record.position,
+            "grp": record.group,
+            "ord": record.order,
+            "kind": int(record.kind),
+            "name": record.name,
+            "failed": record.failed,
+            "value": record.value,
+            "attempts": record.attempts,
+            "seconds": record.seconds,
+            "worker": self._worker,
+        }
+        fence = {"worker": self._worker, "slot": self._slot, "began": self._began}
+        with _translated(table="steps"):
+            start, flush = self._doors(self.connection.pipeline())
+            yield self._use(start)
+            try:
+                yield self._use(self.connection.execute, self._sql["fence_step"], fence)
+                yield self._use(self.connection.execute, self._sql["record_transaction"], row)
+                yield self._use(self._doors(self._block)[1], None, None, None)
+            finally:
+                yield self._use(flush, None, None, None)
+            if self._status is not TransactionStatus.IDLE:
+                raise Conflict("the COMMIT has no answer")
+
+    def roll_back(self) -> Steps:
+        """Leave the transaction without committing; a broken connection has done so itself."""
+        try:
+            if self.connection is None or self._block is None or self._status is TransactionStatus.IDLE:
+                return
+            reason = psycopg.Rollback(self._block)
+            yield self._use(self._doors(self._block)[1], type(reason), reason, None)
+        except (psycopg.Error, OSError):
+            yield self._use(self.connection.close)
+
+    def state(self) -> str:
+        """How the user's function left the transaction: `open`, `broken` or `ended`."""
+        if self._status is TransactionStatus.INERROR:
+            return "broken"
+        return "open" if self._status is TransactionStatus.INTRANS else "ended"
+
+    @property
+    def _status(self) -> TransactionStatus:
+        return TransactionStatus(self.connection.info.transaction_status)
+
+    def _use(self, function: Callable[..., Any], *args: Any) -> Use:
+        return Use(function, args, is_async=self._is_async)
+
+    def _doors(self, context: Any) -> tuple[Any, Any]:
+        if self._is_async:
+            return context.__aenter__, context.__aexit__
+        return context.__enter__, context.__exit__
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether an error of the user's own statements says that the whole transaction may be tried again."""
+    return is_retryable(error) or is_lost(error)
+
+
+@contextmanager
+def _translated(table: str | None = None) -> Any:
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate == FENCED_STATE:
+            raise Fenced from error
+        if error.sqlstate == _ENDED_INSIDE_STATE:
+            raise EndedInside from error
+        if isinstance(error, psycopg.errors.UniqueViolation) and table and error.diag.table_name == table:
+            raise Recorded from error
+        if is_conflict(error) or isinstance(error, psycopg.OperationalError):
+            raise Conflict(str(error)) from error
+        raise
+
+
+def _lock_table(table: str, mode: str) -> sql.Composed:
+    name = sql.SQL(".").join(sql.Identifier(part) for part in table.split("."))
+    return sql.SQL("lock table {} in {} mode").format(name, sql.SQL(mode))  # type: ignore[arg-type]

@@ -1,0 +1,149 @@
+"""Incarnations in the database: how a worker begins to live, stays alive, is declared dead.
+
+The lease is judged by the database's clock alone. Declaring dead is one DELETE of the worker's row and of
+its fence rows; it waits for every transaction that holds one of them, and where that takes too long, the
+backends that hold them are ended: a stopped process must not keep its runs, nor its table locks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import psycopg
+
+from perdure.store.arrays import Bigints
+from perdure.store.connection import Connection
+from perdure.store.database import Database
+
+logger = logging.getLogger("perdure.workers")
+
+CORE_SLOT: Final = 0
+CONTESTED_SLOT: Final = 1
+CLAIM_SLOT: Final = 2
+FIRST_TRANSACTION_SLOT: Final = 3
+SESSIONS: Final = 32
+"""Transaction steps of one worker that can be under way at a time, in each colour half of them."""
+
+FUNERAL_LOCK_TIMEOUT: Final = 0.5
+"""Seconds that the reaper waits for the dead one's transactions before it ends their backends."""
+FUNERAL_TRIES: Final = 20
+ORPHANS_AT_ONCE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a worker registers itself with."""
+
+    name: str
+    version: str | None
+    queues: tuple[str, ...]
+    lease: float
+    slots: int
+
+
+def next_incarnation(database: Database) -> tuple[int, datetime]:
+    """Take a number that no process ever had, and the database's time."""
+    number, now = database.run("next_incarnation")[0]
+    return int(number), now
+
+
+def register(database: Database, worker: int, registration: Registration) -> None:
+    """Write the worker's row and its fences."""
+    parameters = {
+        "worker": worker,
+        "name": registration.name,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "version": registration.version,
+        "queues": list(registration.queues),
+        "lease": registration.lease,
+        "slots": registration.slots,
+    }
+    try:
+        database.run("register_worker", parameters)
+    except psycopg.errors.UniqueViolation:
+        return  # an earlier try of ours, whose answer was lost
+
+
+def renew(connection: Connection, database: Database, worker: int) -> datetime | None:
+    """Renew the lease; None means that the worker was declared dead."""
+    row = connection.execute(database.statements["renew_lease"], {"worker": worker}, binary=True).fetchone()
+    return row[0] if row else None
+
+
+def retire(database: Database, worker: int) -> None:
+    """Hand over what the worker still owns, and end its life in order."""
+    database.transaction(("hand_over_all", {"worker": worker}), ("retire_worker", {"worker": worker}))
+
+
+def bury(connection: Connection, database: Database) -> list[int]:
+    """Declare dead every worker whose lease has run out; return their numbers."""
+    statements = database.statements
+    if not connection.execute(statements["expired_workers"], (), binary=True).fetchall():
+        return []
+    for attempt in range(FUNERAL_TRIES):
+        try:
+            with connection.transaction():
+                timeout = {"lock_timeout": f"{int(FUNERAL_LOCK_TIMEOUT * 1000)}ms"}
+                connection.execute(statements["begin_client_batch"], timeout)
+                return [worker for (worker,) in connection.execute(statements["bury_workers"], ()).fetchall()]
+        except psycopg.errors.LockNotAvailable:
+            logger.warning("a dead worker's transactions are still open; ending them (try %d)", attempt + 1)
+            _bury_forcibly(connection, database)
+        except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+            continue
+    return []
+
+
+def _bury_forcibly(connection: Connection, database: Database) -> None:
+    """Try the funeral once more, while a second connection ends whoever blocks it."""
+    statements = database.statements
+    done = threading.Event()
+
+    def end_blockers(pid: int) -> None:
+        with database.connect("funeral") as second:
+            while not done.wait(FUNERAL_LOCK_TIMEOUT / 10):
+                for (blocker,) in second.execute(statements["blockers"], {"pid": pid}).fetchall():
+                    second.execute(statements["terminate"], {"pid": blocker})
+
+    thread = threading.Thread(target=end_blockers, args=(connection.info.backend_pid,), daemon=True)
+    try:
+        with connection.transaction():
+            timeout = {"lock_timeout": f"{int(FUNERAL_LOCK_TIMEOUT * 4000)}ms"}
+            connection.execute(statements["begin_client_batch"], timeout)
+            thread.start()
+            connection.execute(statements["bury_workers"], ())
+    except psycopg.errors.LockNotAvailable:
+        return
+    finally:
+        done.set()
+        thread.join(5)
+
+
+def requeue_orphans(connection: Connection, database: Database) -> list[int]:
+    """Give the runs of dead workers back to the queue; return their keys."""
+    statements = database.statements
+    dead = [
+        worker for (worker,) in connection.execute(statements["find_orphans"], (), binary=True).fetchall()
+    ]
+    requeued: list[int] = []
+    while dead:
+        parameters = {"workers": Bigints(dead), "limit": ORPHANS_AT_ONCE}
+        keys = [key for (key,) in connection.execute(statements["requeue_orphans"], parameters).fetchall()]
+        requeued += keys
+        if len(keys) < ORPHANS_AT_ONCE:
+            break
+    return requeued
+
+
+def names(database: Database, workers: Sequence[int]) -> dict[int, str]:
+    """Who these workers are or were: name, host and process id."""
+    rows = database.run("worker_names", {"ids": Bigints(sorted(set(workers)))})
+    return {id: f"{name} ({host}:{pid})" if name != f"{host}:{pid}" else name for id, name, host, pid in rows}

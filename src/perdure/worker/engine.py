@@ -1,0 +1,221 @@
+"""The engine: puts the services together for one app, and changes the incarnation when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any
+
+from perdure.core.threads import Threads
+from perdure.errors import DatabaseUnavailable, WorkflowCancelled
+from perdure.models import CancelReason
+from perdure.policy import backoff
+from perdure.serial import encode_failure
+from perdure.store import runs, workers
+from perdure.store.batch import Batch
+from perdure.store.database import Database
+from perdure.store.pools import Pools
+from perdure.worker.executor import Executor
+from perdure.worker.heartbeat import Heartbeat
+from perdure.worker.hints import CANCEL, ENDED, WORK, Hints
+from perdure.worker.incarnation import Incarnation
+from perdure.worker.listener import Listener
+from perdure.worker.loops import Loops
+from perdure.worker.producer import Producer
+from perdure.worker.reaper import Reaper
+from perdure.worker.service import Service
+from perdure.worker.timers import Timers
+from perdure.worker.watcher import Watcher
+
+logger = logging.getLogger("perdure.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an engine works.
+
+    Attributes:
+        name: of the worker, for people.
+        worker: whether it runs anything.
+        version: of the code; None takes any run.
+        accepts: further versions of which it takes runs.
+        listen: queues that it serves; None serves `default`.
+        concurrency: runs in memory at a time.
+        threads: threads for blocking code that work at a time.
+        lease: seconds after which a silent worker is declared dead.
+        grace: seconds that an orderly stop waits for runs to finish.
+        exceptions: classes of errors to restore besides those found by name.
+        configure: called with every new connection.
+    """
+
+    name: str
+    worker: bool = True
+    version: str | None = None
+    accepts: tuple[str, ...] = ()
+    listen: tuple[str, ...] | None = None
+    concurrency: int = 1000
+    threads: int = 40
+    lease: float = 15.0
+    grace: float = 30.0
+    exceptions: tuple[type[BaseException], ...] = ()
+    configure: Callable[[Any], None] | None = None
+
+    @property
+    def versions(self) -> list[str] | None:
+        """Versions of which runs are taken, or None for all."""
+        return None if self.version is None else [self.version, *self.accepts]
+
+
+class Engine:
+    """Everything that runs for one app."""
+
+    incarnation: Incarnation
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database, self.settings = database, settings
+        self.threads = Threads(settings.threads)
+        self.loops = Loops()
+        self.pools = Pools(database, settings.configure)
+        self.executor = Executor(self)
+        self.timers = Timers(self)
+        self.watcher = Watcher(self)
+        self.hints = Hints(self)
+        self.producer = Producer(self)
+        self._listener = Listener(database, self.heard)
+        self._heartbeat = Heartbeat(database, lambda: self.incarnation, settings.lease)
+        self._reaper = Reaper(self)
+        self._accepting = settings.worker
+        self._stopped = threading.Event()
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def start(self, context: Context, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Begin to live as a worker, or as a client; `context` is what the code of every run begins with."""
+        if loop is not None:
+            self.loops.use(loop)
+        self.executor.use_context(context)
+        self.incarnation = self._new_life()
+        for service in self._services():
+            service.start()
+
+    def drain(self) -> None:
+        """Take no more, and wait until the runs in memory are done, at most the grace."""
+        self._accepting = False
+        deadline = time.monotonic() + self.settings.grace
+        while self.executor.count and time.monotonic() < deadline and not self.incarnation.dead:
+            self._stopped.wait(0.02)
+
+    def abandon(self) -> None:
+        """Stop now: what still runs goes on elsewhere."""
+        self._accepting = False
+        self._stopped.set()
+        for service in (self.producer, self._heartbeat, self._reaper, self.timers):
+            service.stop()
+        self.executor.close_all()
+        self.incarnation.stop()
+        if self.settings.worker and not self.incarnation.dead:
+            try:
+                workers.retire(self.database, self.incarnation.worker)
+                self.hints.work()
+            except DatabaseUnavailable as error:
+                logger.warning(
+                    "the database is away; runs go on elsewhere when the lease is over (%s)", error
+                )
+        for service in (self.watcher, self._listener, self.hints):
+            service.stop()
+        self.pools.close()
+        self.loops.close()
+
+    def accepts_runs(self) -> bool:
+        """Whether runs may begin here."""
+        return self._accepting
+
+    def incarnation_died(self, incarnation: Incarnation) -> None:
+        """A life is over: its runs unwind, and another begins."""
+        self.executor.close_all(incarnation)
+        if not self._stopped.is_set():
+            threading.Thread(target=self._be_reborn, name="perdure-reborn", daemon=True).start()
+
+    def _be_reborn(self) -> None:
+        failures = 0
+        while not self._stopped.is_set():
+            try:
+                self.incarnation = self._new_life()
+            except Exception as error:
+                failures += 1
+                logger.warning("cannot register again yet: %s", error)
+                self._stopped.wait(backoff(failures))
+                continue
+            self.producer.wake()
+            self.watcher.wake()
+            return
+
+    def _new_life(self) -> Incarnation:
+        number, now = workers.next_incarnation(self.database)
+        incarnation = Incarnation(self, number, now, owns=self.settings.worker)
+        if self.settings.worker:
+            queues = self.settings.listen or ("default",)
+            slots = workers.FIRST_TRANSACTION_SLOT + workers.SESSIONS
+            registration = workers.Registration(
+                self.settings.name, self.settings.version, queues, self.settings.lease, slots
+            )
+            workers.register(self.database, number, registration)
+        incarnation.start()
+        logger.info(
+            "%s %d lives (%s)", "worker" if self.settings.worker else "client", number, self.settings.name
+        )
+        return incarnation
+
+    def _services(self) -> list[Service]:
+        services: list[Service] = [self.timers, self.watcher, self.hints]
+        if not self.database.pooler:
+            services.append(self._listener)
+        if self.settings.worker:
+            services += [self._heartbeat, self._reaper, self.producer]
+        return services
+
+    # -- what services tell each other -----------------------------------------------------------------
+
+    def committed(self, batch: Batch) -> None:
+        """A batch was committed."""
+        self.hints.committed(batch)
+
+    def heard(self, hint: str) -> None:
+        """Somebody says that there may be something to do."""
+        kinds = hint.split()
+        if WORK in kinds or CANCEL in kinds:
+            self.producer.wake()
+        if ENDED in kinds:
+            self.watcher.wake()
+
+    # -- commands --------------------------------------------------------------------------------------
+
+    def cancel(self, keys: Sequence[int], reason: CancelReason) -> list[int]:
+        """Cancel runs; return the keys of those that were not too late."""
+        value = encode_failure(WorkflowCancelled("the run was cancelled before it began"))
+        reached = runs.cancel(self.database, keys, reason, value)
+        if reached:
+            self.hints.cancel()
+            self.hints.ended()
+            for key in reached:
+                self.executor.cancel(key, reason)
+        return reached
+
+    def resume(self, keys: Sequence[int]) -> list[int]:
+        """Have parked and failed runs go on."""
+        resumed = runs.resume(self.database, keys)
+        if resumed:
+            self.hints.work()
+        return resumed
+
+
+def worker_name() -> str:
+    """A name for a worker that was given none."""
+    return f"{socket.gethostname()}:{os.getpid()}"

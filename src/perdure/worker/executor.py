@@ -1,0 +1,147 @@
+"""The executor: the runs that are in memory here, and where their code runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from contextvars import Context
+from typing import TYPE_CHECKING
+
+from perdure.core.gate import CANCEL_POSITION, Recorded
+from perdure.core.loop import LoopHost
+from perdure.core.registry import WorkflowDefinition
+from perdure.core.run import Run
+from perdure.core.threads import ThreadHost
+from perdure.models import CancelReason
+from perdure.policy import SUSPECT_AFTER
+from perdure.store.claims import ClaimedRun
+
+if TYPE_CHECKING:
+    from perdure.worker.engine import Engine
+    from perdure.worker.incarnation import Incarnation
+
+
+class Executor:
+    """Runs the code of runs, on the app's loop or in its threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._runs: dict[int, Run] = {}
+        self._expected: set[int] = set()
+        self._base = Context()
+        self.suspect: int | None = None
+        """Key of the run that is run alone, because it may be what killed its workers."""
+
+    def use_context(self, context: Context) -> None:
+        """Take these context variables as what the code of every run begins with."""
+        self._base = context
+
+    @property
+    def count(self) -> int:
+        """Runs in memory."""
+        return len(self._runs)
+
+    def has(self, key: int) -> bool:
+        """Whether a run is in memory here, or about to be."""
+        return key in self._runs or key in self._expected
+
+    def known(self, keys: Iterable[int]) -> set[int]:
+        """Those of these runs that are in memory, or about to be."""
+        with self._lock:
+            return {key for key in keys if key in self._runs or key in self._expected}
+
+    def expect(self, key: int) -> None:
+        """A run is being started here."""
+        with self._lock:
+            self._expected.add(key)
+
+    def unexpect(self, key: int) -> None:
+        """It will not run here after all."""
+        with self._lock:
+            self._expected.discard(key)
+
+    def adopt(self, incarnation: Incarnation, claimed: ClaimedRun, definition: WorkflowDefinition) -> None:
+        """Go on with a run that was just claimed."""
+        records = [
+            Recorded(position, group, order or 0, kind, name, failed, bytes(value), attempts)
+            for position, group, order, kind, name, failed, value, attempts in claimed.steps
+        ]
+        told = any(record.position == CANCEL_POSITION for record in records)
+        run = Run(
+            incarnation,
+            definition,
+            claimed.key,
+            claimed.id,
+            claimed.input,
+            records=records,
+            waits=claimed.waits,
+            intents=frozenset(claimed.intents),
+            cancel=claimed.cancel,
+        )
+        run.cancel_told = False
+        if told and run.cancel_reason is CancelReason.NONE:
+            run.cancel_reason = CancelReason.ASKED
+        if claimed.recoveries >= SUSPECT_AFTER:
+            self.suspect = run.key
+        self.launch(run)
+
+    def launch(self, run: Run) -> None:
+        """Run the code of a run, on the loop or in a thread of the pool."""
+        self.enter(run)
+        if run.definition.colour:
+            self._engine.loops.submit(lambda loop, outbox: LoopHost(run, loop, outbox).start(self.context()))
+        else:
+            host = ThreadHost(run)
+            self._engine.threads.run(lambda: host.execute(self.context()))
+
+    def execute(self, run: Run) -> None:
+        """Run the code of a blocking run in the caller's thread."""
+        self.enter(run)
+        ThreadHost(run).execute(self.context())
+
+    def enter(self, run: Run) -> None:
+        """Note that a run is in memory."""
+        with self._lock:
+            self._runs[run.key] = run
+            self._expected.discard(run.key)
+
+    def context(self) -> Context:
+        """The context for the code of one run: the same for every run, live and on replay."""
+        return self._base.copy()
+
+    def forget(self, run: Run) -> None:
+        """The run is no longer in memory."""
+        with self._lock:
+            if self._runs.get(run.key) is run:
+                del self._runs[run.key]
+        if self.suspect == run.key:
+            self.suspect = None
+        if run.parked_reason is not None:
+            self._engine.watcher.parked(run.key, run.parked_reason)
+        elif self._engine.watcher.watches(run.key):
+            self._engine.watcher.wake()  # it goes on elsewhere, or waits
+        self._engine.producer.freed()
+
+    def cancel(self, key: int, reason: CancelReason) -> None:
+        """Tell the code of a run to stop."""
+        run = self._runs.get(key)
+        if run is None or run.host is None or run.cancel_reason is not CancelReason.NONE:
+            return
+        if run.definition.colour:
+            self._engine.loops.call_soon(lambda: run.host.cancel(reason))
+        else:
+            run.host.cancel(reason)
+
+    def close_all(self, incarnation: Incarnation | None = None) -> None:
+        """Take runs off the stack: those of one life, or all."""
+        with self._lock:
+            runs = [run for run in self._runs.values() if incarnation is None or run.runtime is incarnation]
+        for run in runs:
+            run.closed = True
+            if run.host is None:
+                continue
+            if run.definition.colour:
+                self._engine.loops.call_soon(run.host.close)
+            else:
+                run.host.close()

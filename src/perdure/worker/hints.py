@@ -1,0 +1,85 @@
+"""Hints: after a commit, tell others that there may be something for them. Correctness never needs one.
+
+NOTIFY takes a lock on the whole database at commit, so hints are gathered for a few milliseconds and sent
+from a connection of their own, never with a batch. Runs that wait for an end are woken here too.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from perdure.store import claims
+from perdure.store.batch import Batch
+from perdure.store.records import EndRecord, HandOver, StartRecord
+from perdure.worker.service import Service
+
+if TYPE_CHECKING:
+    from perdure.worker.engine import Engine
+
+GATHER_SECONDS: Final = 0.003
+WORK, ENDED, CANCEL = "work", "ended", "cancel"
+
+
+class Hints(Service):
+    """Gathers and sends hints."""
+
+    name = "hints"
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(3600.0)
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._ends: list[int] = []
+        self._kinds: set[str] = set()
+
+    def committed(self, batch: Batch) -> None:
+        """Look at a batch that was just committed."""
+        ends = [end.run for end in batch.of(EndRecord)]
+        queued = any(start.options is not None for start in batch.of(StartRecord)) or bool(batch.of(HandOver))
+        if ends or queued:
+            with self._lock:
+                self._ends += ends
+                if queued:
+                    self._kinds.add(WORK)
+            self.wake()
+
+    def work(self) -> None:
+        """There is work in a queue."""
+        self._add(WORK)
+
+    def ended(self) -> None:
+        """Some run has ended."""
+        self._add(ENDED)
+
+    def cancel(self) -> None:
+        """Some run is to be cancelled."""
+        self._add(CANCEL)
+
+    def tick(self) -> float | None:
+        """Send what has gathered."""
+        if not self.stopping:
+            self._stopping.wait(GATHER_SECONDS)
+        with self._lock:
+            ends, self._ends = self._ends, []
+            kinds, self._kinds = self._kinds, set()
+        if ends:
+            number = self._engine.incarnation.worker
+            if any(key >> 32 != number for key in ends):
+                kinds.add(ENDED)
+            if claims.wake_waiters(self._engine.database, ends):
+                kinds |= {WORK, ENDED}
+        if kinds:
+            self._engine.heard(" ".join(sorted(kinds)))
+            channel = self._engine.database.channel
+            self._engine.database.run("hint", {"channel": channel, "payload": " ".join(sorted(kinds))})
+        return None
+
+    def close(self) -> None:
+        """Send the last ones."""
+        self.tick()
+
+    def _add(self, kind: str) -> None:
+        with self._lock:
+            self._kinds.add(kind)
+        self.wake()

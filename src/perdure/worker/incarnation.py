@@ -1,0 +1,197 @@
+"""One life of a worker: its number, its two journal lanes, its lease; what a run asks of its owner.
+
+When a worker is declared dead, this life is over for good: everything it has not been answered for is
+void, its runs unwind, and the process begins another life under a new number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.core.registry import WorkflowDefinition
+from perdure.core.run import Run
+from perdure.models import CancelReason, Status
+from perdure.store import runs as stored
+from perdure.store.batch import BatchWriter
+from perdure.store.journal import Journal, JournalHooks
+from perdure.store.records import Ticket
+from perdure.store.session import Session
+from perdure.store.signal import Signal
+from perdure.store.workers import CONTESTED_SLOT, CORE_SLOT, FIRST_TRANSACTION_SLOT, SESSIONS
+
+if TYPE_CHECKING:
+    from perdure.worker.engine import Engine
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boot_time() -> float:
+    """Seconds that go on while the machine sleeps."""
+    return time.clock_gettime(_CLOCK)
+
+
+class Incarnation:
+    """The owner of runs, as `core.run.Runtime` wants it.
+
+    Args:
+        engine: what all lives of this process share.
+        number: the incarnation's number; half of every key that it makes.
+        now: the database's time when the number was taken.
+        owns: whether it is a worker; a client has a journal without a fence, and runs nothing.
+    """
+
+    def __init__(self, engine: Engine, number: int, now: datetime, *, owns: bool) -> None:
+        self.worker, self.owns = number, owns
+        self.exceptions = engine.settings.exceptions
+        self._engine = engine
+        self._keys = itertools.count(number << 32)
+        self._lease = engine.settings.lease
+        self._renewed_at = boot_time()
+        self._clock_base = (now, boot_time())
+        self.dead = False
+        self._fencing = threading.Lock()
+        self._slots = list(range(FIRST_TRANSACTION_SLOT, FIRST_TRANSACTION_SLOT + SESSIONS))
+        hooks = JournalHooks(engine.database.connect, self.fenced, engine.committed)
+        answer_within = self._lease / 2
+        fence = number if owns else None
+        single = not engine.database.pooler
+        statements = engine.database.statements
+        writer = BatchWriter(statements, fence, CONTESTED_SLOT, single_form=single)
+        self.contested = Journal(writer, hooks, name="journal-2", answer_within=answer_within)
+        writer = BatchWriter(statements, fence, CORE_SLOT, single_form=single)
+        self.core = Journal(
+            writer, hooks, name="journal", answer_within=answer_within, overflow=self.contested
+        )
+
+    def start(self) -> None:
+        """Begin to write."""
+        self.contested.start()
+        self.core.start()
+
+    def stop(self) -> None:
+        """Write what is queued, and stop."""
+        self.core.stop()
+        self.contested.stop()
+
+    # -- the lease ---------------------------------------------------------------------------------
+
+    def alive(self) -> bool:
+        """Whether the lease holds, by the worker's own count: a courtesy, the fence is the guarantee."""
+        return not self.dead and (not self.owns or boot_time() - self._renewed_at < self._lease)
+
+    def renewed(self, sent: float, now: datetime) -> None:
+        """A renewal was answered."""
+        self._renewed_at = sent
+        self._clock_base = (now, boot_time())
+
+    def oldest_unanswered(self) -> float | None:
+        """When the oldest batch without an answer was sent."""
+        sent = [journal.sent_at for journal in (self.core, self.contested) if journal.sent_at is not None]
+        return min(sent) if sent else None
+
+    def fenced(self) -> None:
+        """This life is over."""
+        with self._fencing:
+            if self.dead:
+                return
+            self.dead = True
+        self.core.fence()
+        self.contested.fence()
+        self._engine.incarnation_died(self)
+
+    # -- what a run asks -----------------------------------------------------------------------------
+
+    def submit(self, ticket: Ticket, *, contested: bool = False) -> None:
+        """Queue a ticket in the first lane, or in the second."""
+        (self.contested if contested else self.core).submit([ticket])
+
+    def submit_many(self, tickets: list[Ticket]) -> None:
+        """Queue tickets in the first lane."""
+        self.core.submit(tickets)
+
+    def expect(self, key: int) -> None:
+        """A run is being started here: it is ours, though not yet running."""
+        self._engine.executor.expect(key)
+
+    def new_key(self) -> int:
+        """A key that nothing ever had."""
+        return next(self._keys)
+
+    def now(self) -> datetime:
+        """The database's time: its last answer, and what has passed since."""
+        base, at = self._clock_base
+        return base + timedelta(seconds=boot_time() - at)
+
+    def monotonic(self) -> float:
+        """Seconds that only go forward."""
+        return time.monotonic()
+
+    def timer(self, run: Run, position: str, seconds: float) -> Signal:
+        """Settled once the wait at this position is over by the database's clock."""
+        return self._engine.timers.add(run.key, position, seconds)
+
+    def begun_waiting(self, run: Run) -> None:
+        """Look later whether the run can be put away."""
+        self._engine.timers.consider(run)
+
+    def end_of(self, key: int) -> Signal:
+        """Settled once that run has ended, or is parked."""
+        return self._engine.watcher.watch(key)
+
+    def can_run(self, definition: WorkflowDefinition) -> bool:
+        """Whether runs of it may run in this process."""
+        return self.owns and not self.dead and self._engine.accepts_runs()
+
+    def launch(self, run: Run, ticket: Ticket) -> None:
+        """Run a run here once its ticket is committed."""
+        self._engine.executor.launch(run)
+
+    def execute(self, run: Run) -> None:
+        """Run the code of a blocking run in this thread, to its end."""
+        self._engine.executor.execute(run)
+
+    def request_cancel(self, key: int) -> None:
+        """Cancel another run, without waiting."""
+        self._engine.threads.run(lambda: self._engine.cancel([key], CancelReason.ASKED))
+
+    def ended(self, run: Run, status: Status, value: bytes) -> None:
+        """Tell whoever waits in this process."""
+        self._engine.watcher.ended(run.key, status, value)
+
+    def let_go_of(self, key: int) -> None:
+        """A run that was expected here is not to run here."""
+        self._engine.executor.unexpect(key)
+
+    def let_go(self, run: Run) -> None:
+        """The run is no longer in memory here."""
+        self._engine.executor.forget(run)
+
+    def in_thread(self, work: Callable[[], Any]) -> Signal:
+        """Call something that blocks in a thread."""
+        return self._engine.threads.call(work)
+
+    def blocked(self) -> Any:
+        """While this lasts the thread only waits."""
+        return self._engine.threads.blocked()
+
+    def call_async(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Call an `async def` function from a thread, on the app's loop."""
+        return self._engine.loops.call(function, args, kwargs)
+
+    def find(self, id: str) -> tuple[int, str] | None:
+        """Key and workflow of a run by its id."""
+        return stored.key_of(self._engine.database, id)
+
+    def session(self, *, is_async: bool) -> Session:
+        """A session for one attempt of a transaction step."""
+        pool = self._engine.pools.get(is_async=is_async)
+        return Session(
+            pool, self._engine.database.statements, self._slots, worker=self.worker, is_async=is_async
+        )

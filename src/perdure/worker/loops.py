@@ -1,0 +1,98 @@
+"""Where `async def` code runs: the loop on which the app was opened, or one in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from typing import Any
+
+from perdure.core.loop import Outbox, install_task_factory
+from perdure.core.run import current
+
+
+class Loops:
+    """The one event loop of an app's runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outbox: Outbox | None = None
+        self._thread: threading.Thread | None = None
+        self._loop_thread: int | None = None
+
+    def use(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use the running loop on which the app was opened."""
+        with self._lock:
+            self._adopt(loop)
+            self._loop_thread = threading.get_ident()
+
+    def submit(self, work: Callable[[asyncio.AbstractEventLoop, Outbox], None]) -> None:
+        """Have `work` done on the loop; at once, where this is the loop's thread."""
+        loop, outbox = self._ensure()
+        if threading.get_ident() == self._loop_thread:
+            work(loop, outbox)
+        else:
+            self.call_soon(lambda: work(loop, outbox))
+
+    def call_soon(self, work: Callable[[], None]) -> None:
+        """Have `work` done on the loop soon; a loop that has closed does nothing more."""
+        loop, _ = self._ensure()
+        try:
+            loop.call_soon_threadsafe(work)
+        except RuntimeError:
+            return
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call an `async def` function from a thread and wait for its result."""
+        loop, _ = self._ensure()
+        if threading.get_ident() == self._loop_thread:
+            raise RuntimeError("a blocking call on the event loop's own thread would wait for ever")
+        # In a context without a run: what is created there is no branch of the workflow that calls.
+        context = copy_context()
+        context.run(current.set, None)
+        return context.run(asyncio.run_coroutine_threadsafe, _awaited(function, args, kwargs), loop).result()
+
+    def close(self) -> None:
+        """Stop the loop's thread, if there is one."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            thread.join(5)
+
+    def _ensure(self) -> tuple[asyncio.AbstractEventLoop, Outbox]:
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                self._adopt(loop)
+                self._thread = threading.Thread(
+                    target=self._run, args=(loop,), name="perdure-loop", daemon=True
+                )
+                self._thread.start()
+                self._loop_thread = self._thread.ident
+            assert self._loop is not None and self._outbox is not None
+            return self._loop, self._outbox
+
+    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._outbox = Outbox(loop)
+        install_task_factory(loop)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            pending = asyncio.all_tasks(loop)
+            for task in pending:
+                task.cancel()
+            if pending:
+                loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+
+async def _awaited(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return await function(*args, **kwargs)

@@ -1,0 +1,124 @@
+"""The producer: one poll a second, or at once when somebody hints; claims what there is room for."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from perdure.core.ending import park
+from perdure.core.registry import workflows
+from perdure.core.run import Run
+from perdure.models import DEFAULT_QUEUE
+from perdure.policy import given_up
+from perdure.store import claims
+from perdure.store.claims import ClaimedRun, Poll
+from perdure.store.connection import Connection, is_lost
+from perdure.worker.service import Service
+
+if TYPE_CHECKING:
+    from perdure.worker.engine import Engine
+    from perdure.worker.incarnation import Incarnation
+
+logger = logging.getLogger("perdure.producer")
+
+POLL_SECONDS: Final = 1.0
+CLAIM_AT_ONCE: Final = 100
+SUSPECTS_EVERY: Final = 5
+"""Every so many polls without work, the worker looks for runs that are suspected to kill their workers."""
+
+
+class Producer(Service):
+    """Claims runs for this worker."""
+
+    name = "producer"
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(POLL_SECONDS)
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._doubtful = False
+        self._polls = 0
+        self._full = False
+
+    def freed(self) -> None:
+        """A run has left memory: there may be room again."""
+        if self._full and self._engine.executor.count <= self._engine.settings.concurrency * 3 // 4:
+            self._full = False
+            self.wake()
+
+    def tick(self) -> float | None:
+        """Poll once; at once again while there is more."""
+        engine = self._engine
+        incarnation = engine.incarnation
+        if incarnation.dead or not engine.accepts_runs():
+            return 0.1
+        if self._doubtful:
+            self._reconcile(incarnation)
+        room = min(CLAIM_AT_ONCE, engine.settings.concurrency - engine.executor.count)
+        alone = engine.executor.suspect is not None
+        self._full = room <= 0
+        self._polls += 1
+        suspects = not alone and engine.executor.count == 0 and self._polls % SUSPECTS_EVERY == 0
+        limit = 0 if alone else 1 if suspects else max(0, room)
+        found = self._poll(incarnation, suspects=suspects, limit=limit)
+        for claimed in found.runs:
+            self._begin(incarnation, claimed)
+        for key, reason in found.cancels.items():
+            engine.executor.cancel(key, reason)
+        return 0.0 if found.woken or (found.runs and len(found.runs) == limit) else None
+
+    def lost(self) -> None:
+        """Drop the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    close = lost
+
+    def _poll(self, incarnation: Incarnation, *, suspects: bool, limit: int) -> Poll:
+        settings = self._engine.settings
+        try:
+            return claims.poll(
+                self._connected(),
+                self._engine.database,
+                worker=incarnation.worker,
+                queues=settings.listen or (DEFAULT_QUEUE,),
+                workflows=list(workflows),
+                versions=settings.versions,
+                suspects=suspects,
+                limit=limit,
+            )
+        except Exception as error:
+            # The claim may have been committed all the same: what is ours then is not in memory.
+            self._doubtful = self._doubtful or is_lost(error)
+            raise
+
+    def _begin(self, incarnation: Incarnation, claimed: ClaimedRun) -> None:
+        definition = workflows[claimed.workflow]
+        if given_up(claimed.recoveries, definition.max_recoveries):
+            run = Run(incarnation, definition, claimed.key, claimed.id, claimed.input)
+            reason = (
+                f"its workers died {claimed.recoveries} times in a row while it ran (max_recoveries="
+                f"{definition.max_recoveries}); find out why, then resume it"
+            )
+            park(run, reason)
+            self._engine.watcher.parked(claimed.key, reason)
+            return
+        if claimed.recoveries:
+            logger.info("run %s (%s) is taken over from a dead worker", claimed.id, claimed.workflow)
+        self._engine.executor.adopt(incarnation, claimed, definition)
+
+    def _reconcile(self, incarnation: Incarnation) -> None:
+        """After a claim without an answer: give back what is ours by the database but unknown here."""
+        connection = self._connected()
+        owned = claims.owned(connection, self._engine.database, incarnation.worker)
+        unknown = sorted(set(owned) - self._engine.executor.known(owned))
+        if unknown:
+            logger.warning("giving back %d runs of a claim that had no answer", len(unknown))
+            claims.hand_over(connection, self._engine.database, incarnation.worker, unknown)
+        self._doubtful = False
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._engine.database.connect("producer", self._engine.settings.lease / 2)
+        return self._connection

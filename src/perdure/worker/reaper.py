@@ -1,0 +1,63 @@
+"""The reaper: declares workers dead whose lease has run out, and gives their runs back to the queue.
+
+Every worker has one; they may all do it at the same time. It also sweeps up what a crash between two
+transactions can have left, and deadlines, which nobody announces.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from perdure.errors import WorkflowTimeout
+from perdure.serial import encode_failure
+from perdure.store import workers
+from perdure.store.connection import Connection
+from perdure.worker.service import Service
+
+if TYPE_CHECKING:
+    from perdure.worker.engine import Engine
+
+logger = logging.getLogger("perdure.reaper")
+
+MISSED_DEADLINE = encode_failure(WorkflowTimeout("the run did not begin within its timeout"))
+
+
+class Reaper(Service):
+    """Buries the dead, requeues their runs, sweeps."""
+
+    name = "reaper"
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(min(5.0, engine.settings.lease / 3))
+        self._engine = engine
+        self._connection: Connection | None = None
+
+    def tick(self) -> float | None:
+        """Do all of it once."""
+        connection, database = self._connected(), self._engine.database
+        for worker in workers.bury(connection, database):
+            logger.warning("worker %d is dead: its lease ran out", worker)
+        if requeued := workers.requeue_orphans(connection, database):
+            logger.warning("%d runs of dead workers go on elsewhere", len(requeued))
+            self._engine.hints.work()
+        row = connection.execute(
+            database.statements["sweep"], {"timeout": MISSED_DEADLINE}, binary=True
+        ).fetchone()
+        if row and row[0]:
+            self._engine.hints.work()
+            self._engine.watcher.wake()
+        return None
+
+    def lost(self) -> None:
+        """Drop the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    close = lost
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._engine.database.connect("reaper", 30.0)
+        return self._connection

@@ -1,0 +1,102 @@
+"""Timers: waits of runs that are still in memory, and the moment when a waiting run is put away.
+
+This process's clock only says when to ask: whether a wait is over the database decides, so that workers
+whose clocks are wrong still agree, and a test can own the time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from perdure.core.run import Run
+from perdure.policy import PUT_AWAY_AFTER
+from perdure.store import claims
+from perdure.store.signal import Signal
+from perdure.worker.service import Service
+
+if TYPE_CHECKING:
+    from perdure.worker.engine import Engine
+
+ASK_AGAIN: Final = 0.02
+LONGEST_PAUSE: Final = 60.0
+
+
+class Timers(Service):
+    """Asks for due waits, and has waiting runs put away."""
+
+    name = "timers"
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(LONGEST_PAUSE)
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._order = itertools.count()
+        self._waits: list[tuple[float, int, int, str, Signal]] = []
+        self._leavers: list[tuple[float, int, Run]] = []
+        self._next = 0.0
+
+    def add(self, run: int, position: str, seconds: float) -> Signal:
+        """A signal that is settled once the wait at this position is over."""
+        signal = Signal()
+        self._push(self._waits, (time.monotonic() + seconds, next(self._order), run, position, signal))
+        return signal
+
+    def consider(self, run: Run) -> None:
+        """Look, after a while, whether the run can be put away."""
+        self._push(self._leavers, (time.monotonic() + PUT_AWAY_AFTER, next(self._order), run))
+
+    def tick(self) -> float | None:
+        """Settle the waits that are over, and have those who only wait put away."""
+        now = time.monotonic()
+        with self._lock:
+            leavers = [run for _, _, run in _pop(self._leavers, now)]
+            asked = [wait for wait in _pop(self._waits, now) if not wait[4].done]
+        for run in leavers:
+            self._put_away(run)
+        if asked:
+            self._ask(asked)
+        with self._lock:
+            self._next = min(
+                [line[0][0] for line in (self._waits, self._leavers) if line], default=now + LONGEST_PAUSE
+            )
+        return max(0.0, self._next - time.monotonic())
+
+    def _ask(self, asked: list[tuple[float, int, int, str, Signal]]) -> None:
+        remaining = claims.due(self._engine.database, [(run, position) for _, _, run, position, _ in asked])
+        for _, _, run, position, signal in asked:
+            # A wait without a row was answered or forgotten: whoever still waits for it may go on and look.
+            left = remaining.get((run, position), 0.0)
+            if left <= 0:
+                signal.settle()
+            else:
+                at = time.monotonic() + max(left, ASK_AGAIN)
+                with self._lock:
+                    heapq.heappush(self._waits, (at, next(self._order), run, position, signal))
+
+    def _put_away(self, run: Run) -> None:
+        if run.closed or run.host is None or not self._engine.executor.has(run.key):
+            return
+        if run.definition.colour:
+            self._engine.loops.call_soon(run.host.try_to_leave)
+        else:
+            run.host.try_to_leave()
+
+    def _push(self, line: list, entry: tuple) -> None:  # type: ignore[type-arg]
+        with self._lock:
+            heapq.heappush(line, entry)
+            sooner = entry[0] < self._next
+            if sooner:
+                self._next = entry[0]
+        if sooner:
+            self.wake()
+
+
+def _pop(line: list, now: float) -> list:  # type: ignore[type-arg]
+    due = []
+    while line and line[0][0] <= now:
+        due.append(heapq.heappop(line))
+    return due

@@ -1,0 +1,174 @@
+# pyright: strict
+"""Wrong uses of the public API: each line marked `# E` must be an error in mypy and in pyright.
+
+Nothing here runs. A line that only one of the two refuses, or that neither does, fails the test, and so
+does an error on a line without the mark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import perdure
+from perdure import AsyncConnection, Connection, Perdure, Retry, step, transaction, workflow
+
+
+@dataclass(frozen=True)
+class Order:
+    id: int
+
+
+@step
+async def charge(order: Order, *, currency: str = "USD") -> str:
+    return currency
+
+
+@step(retry=Retry(max_attempts=2))
+async def refund(order: Order) -> str:
+    return str(order.id)
+
+
+@transaction
+async def reserve(conn: AsyncConnection, sku: str, quantity: int) -> int:
+    return quantity
+
+
+@workflow
+async def checkout(order: Order, *, note: str = "") -> Decimal:
+    return Decimal(0)
+
+
+@workflow(timeout=60)
+async def report(day: str) -> int:
+    return 0
+
+
+@step
+def parse(line: str) -> Order:
+    return Order(1)
+
+
+@transaction(isolation="serializable")
+def post(conn: Connection, order: Order) -> bool:
+    return True
+
+
+@workflow
+def importing(line: str, retries: int = 3) -> Order:
+    return Order(retries)
+
+
+async def steps(order: Order) -> None:
+    await charge(1)  # E
+    await charge()  # E
+    await charge(order, currency=1)  # E
+    await charge(order, "USD")  # E
+    await charge(order, unknown=1)  # E
+    await refund("order")  # E
+    number: int = await charge(order)  # E
+    print(number)
+    await perdure.run_step(charge, 1)  # E
+    await perdure.run_step(parse, b"line")  # E
+    await perdure.sleep("soon")  # E
+    await perdure.sleep_until(5)  # E
+
+
+async def transactions(conn: AsyncConnection) -> None:
+    await reserve("sku")  # E
+    await reserve(1, 1)  # E
+    await reserve("sku", "many")  # E
+    await reserve(conn, "sku", 1)  # E
+    text: str = await reserve("sku", 1)  # E
+    print(text)
+
+
+async def workflows(order: Order) -> None:
+    await checkout("order")  # E
+    await checkout(order, note=1)  # E
+    await checkout(order, 1)  # E
+    await report(5)  # E
+    text: str = await checkout(order)  # E
+    print(text)
+
+
+async def starts(order: Order) -> None:
+    await checkout.start("order")  # E
+    await checkout.start(order, note=1)  # E
+    await checkout.start()  # E
+    await checkout.options(id="a").start("order")  # E
+    await checkout.options(id="a").start(order, nothing=1)  # E
+    await checkout.options(id=5)  # E
+    await checkout.options(on_conflict="ignore").start(order)  # E
+    await checkout.options(delay="soon").start(order)  # E
+    await checkout.options(colour="red").start(order)  # E
+    await checkout.options(id="a")("order")  # E
+    await perdure.start(checkout, "order")  # E
+    await perdure.start(checkout.options(id="a"), "order")  # E
+    await perdure.start(importing, 1)  # E
+    await perdure.start(importing.options(id="a"), "line", retries="3")  # E
+    await perdure.start(charge, order)  # E
+    text: str = await (await checkout.start(order)).result()  # E
+    print(text)
+    other: int = await (await perdure.start(importing, "line")).result()  # E
+    print(other)
+    third: str = await checkout.handle("a").result()  # E
+    print(third)
+
+
+def blocking(order: Order, conn: Connection) -> None:
+    parse(1)  # E
+    parse("line", 1)  # E
+    post(1)  # E
+    post(conn, order)  # E
+    importing(1)  # E
+    importing("line", retries="3")  # E
+    importing.start(1)  # E
+    importing.start("line", retries="3")  # E
+    importing.options(id="a").start(1)  # E
+    importing.options(id="a")(1)  # E
+    perdure.sync.start(importing, 1)  # E
+    perdure.sync.start(checkout, "order")  # E
+    perdure.sync.start(checkout.options(id="a"), "order")  # E
+    perdure.sync.run_step(charge, 1)  # E
+    perdure.sync.sleep("soon")  # E
+    text: str = importing("line")  # E
+    print(text)
+    other: str = importing.start("line").result()  # E
+    print(other)
+    third: str = perdure.sync.start(checkout, order).result()  # E
+    print(third)
+    fourth: int = parse("line")  # E
+    print(fourth)
+
+
+async def colours(order: Order) -> None:
+    await importing("line")  # E
+    await parse("line")  # E
+    await importing.start("line")  # E
+    checkout(order).id  # E
+
+
+@step(retry=3)  # E
+async def badly_retried() -> None: ...
+
+
+@step(timeout="long")  # E
+async def badly_timed() -> None: ...
+
+
+@transaction(isolation="sloppy")  # E
+async def badly_isolated(conn: AsyncConnection) -> None: ...
+
+
+@transaction  # E
+async def without_connection() -> None: ...
+
+
+@workflow(max_recoveries="few")  # E
+async def badly_limited() -> None: ...
+
+
+Perdure(concurrency="many")  # E
+Perdure(colour="red")  # E
+Retry(max_attempts="many")  # E
