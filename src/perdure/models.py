@@ -47,7 +47,7 @@ class Status(StrEnum):
         return _STATUSES[code]
 
 
-_STATUSES: Final = {number: status for number, status in enumerate(Status, 1)}
+_STATUSES: Final = dict(enumerate(Status, 1))
 _CODES: Final = {status: number for number, status in _STATUSES.items()}
 
 

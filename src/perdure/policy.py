@@ -89,7 +89,7 @@ def next_attempt(
 
 def backoff(failures: int, longest: float = 5.0) -> float:
     """Seconds to wait before the next try of a loop that has failed so often in a row."""
-    return min(longest, 0.05 * 2 ** min(failures, 10))
+    return float(min(longest, 0.05 * 2 ** min(failures, 10)))
 
 
 def given_up(recoveries: int, max_recoveries: int) -> bool:

@@ -228,22 +228,3 @@ def outside_blocking(order: Order) -> None:
         app.runs.get("line-1")
 
         assert_type(post(order), UUID)
-
-
-# -------------------------------------------------------------------------------------------------- methods
-
-
-class Shop:
-    @step
-    async def price(self, sku: str) -> Decimal:
-        return Decimal(len(sku))
-
-    @staticmethod
-    @step
-    async def tax(amount: Decimal) -> Decimal:
-        return amount
-
-
-async def methods(shop: Shop) -> None:
-    assert_type(await shop.price("sku"), Decimal)
-    assert_type(await Shop.tax(Decimal(1)), Decimal)

@@ -125,13 +125,7 @@ async def invoke(effect: Invoke, runtime: Runtime | None) -> Any:
     body = InContext(context.run(effect.function, *effect.args, **effect.kwargs), context)
     if effect.timeout is None:
         return await body
-    try:
-        async with asyncio.timeout(effect.timeout) as scope:
-            return await body
-    except TimeoutError as error:
-        if scope.expired():
-            raise _timed_out(effect) from error
-        raise
+    return await _bounded(body, effect)
 
 
 def invoke_blocking(effect: Invoke, runtime: Runtime | None) -> Any:
@@ -165,8 +159,9 @@ async def _invoke_in_thread(effect: Invoke, context: Context, runtime: Runtime |
 
 
 async def _bounded(body: InContext, effect: Invoke) -> Any:
+    scope = asyncio.timeout(effect.timeout)
     try:
-        async with asyncio.timeout(effect.timeout) as scope:
+        async with scope:
             return await body
     except TimeoutError as error:
         if scope.expired():

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, Final
 
 from perdure.core.drive import drive
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
-from perdure.core.run import Branch, Run, Runtime, Unwind, current
+from perdure.core.run import Run, Runtime, Unwind, current
+from perdure.core.tasks import Traced, future_of
 from perdure.core.waits import WOKEN
 from perdure.errors import NonDeterminismError, SerializationError
 from perdure.models import CancelReason
@@ -58,13 +58,13 @@ class LoopHost:
     """Runs the code of one run on a loop."""
 
     __slots__ = (
-        "_acts",
         "_bodies",
         "_loop",
         "_outbox",
         "_pumping",
         "_seen",
         "_warned",
+        "acts",
         "branches",
         "run",
         "task",
@@ -72,7 +72,7 @@ class LoopHost:
 
     def __init__(self, run: Run, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self.run, self._loop, self._outbox = run, loop, outbox
-        self._acts, self._seen, self._pumping, self._warned = 0, -1, False, False
+        self.acts, self._seen, self._pumping, self._warned = 0, -1, False, False
         self.branches: set[Traced] = set()
         self._bodies: set[asyncio.Task[Any]] = set()
         self.task: asyncio.Task[None] | None = None
@@ -91,7 +91,8 @@ class LoopHost:
     # -- the root ----------------------------------------------------------------------------------
 
     async def _main(self) -> None:
-        run, value, error = self.run, None, None
+        run, value = self.run, None
+        error: BaseException | None = None
         try:
             if run.pending is not None:
                 await run.pending.wait()
@@ -174,8 +175,8 @@ class LoopHost:
             self._loop.call_soon(self._turn, 0)
 
     def _turn(self, quiet: int) -> None:
-        if self._acts != self._seen:
-            self._seen, quiet = self._acts, 0
+        if self.acts != self._seen:
+            self._seen, quiet = self.acts, 0
         if quiet < QUIET_TURNS:
             self._loop.call_soon(self._turn, quiet + 1)
             return
@@ -215,7 +216,7 @@ class LoopHost:
         for future, answer in answers:
             if not future.done():
                 future.set_result(answer)
-        self._acts += 1
+        self.acts += 1
         self.pump()
 
     async def _body(self, call: Call) -> None:
@@ -223,8 +224,8 @@ class LoopHost:
             told = await drive(call.produce(call), self.run.runtime, self)
         except (asyncio.CancelledError, Unwind) as stopped:
             self.run.gate.withdraw(call)
-            if isinstance(stopped, Unwind) and not _future(call).done():
-                _future(call).set_exception(Unwind())
+            if isinstance(stopped, Unwind) and not future_of(call).done():
+                future_of(call).set_exception(Unwind())
         except BaseException as error:  # an operation never raises: this is perdure's own fault
             self.run.give_up(RuntimeError(f"an operation failed: {error!r}"))
             logger.exception("an operation of run %s failed", self.run.id)
@@ -280,7 +281,7 @@ class LoopHost:
     def _stop_code(self) -> None:
         assert self.task is not None
         self.task.cancel()
-        self._acts += 1
+        self.acts += 1
         self.pump()
 
     def try_to_leave(self) -> None:
@@ -324,8 +325,8 @@ class LoopHost:
         for signal, _ in list(run.waiting.values()):
             signal.settle(WOKEN)
         for call in run.gate.parked_calls():
-            if not _future(call).done():
-                _future(call).set_exception(Unwind())
+            if not future_of(call).done():
+                future_of(call).set_exception(Unwind())
         for task in list(self._bodies):
             if task is not asyncio.current_task():
                 task.cancel()
@@ -338,97 +339,3 @@ class LoopHost:
             logger.warning("the code of run %s does not stop; cancelling it again", self.run.id)
             self.task.cancel()
             self._loop.call_later(10 * WARN_AFTER, self._insist)
-
-
-def _future(call: Call) -> asyncio.Future[Any]:
-    future: asyncio.Future[Any] = call.resume[0] if isinstance(call.resume, tuple) else call.resume
-    return future
-
-
-class Traced(Coroutine[Any, Any, Any]):
-    """A coroutine of a run's code: its steps are counted, and its end is known."""
-
-    __slots__ = ("_coroutine", "_host", "task", "waits_for")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], host: LoopHost) -> None:
-        self._coroutine, self._host = coroutine, host
-        self.task: asyncio.Task[Any] | None = None
-        self.waits_for: Any = None
-        host.branches.add(self)
-
-    def send(self, value: Any) -> Any:
-        """Step the code."""
-        host = self._host
-        host._acts += 1
-        try:
-            waits_for = self._coroutine.send(value)
-        except BaseException:
-            self._ended(host)
-            raise
-        self.waits_for = waits_for
-        return waits_for
-
-    def throw(self, *error: Any) -> Any:
-        """Step the code with an error."""
-        host = self._host
-        host._acts += 1
-        try:
-            waits_for = self._coroutine.throw(*error)
-        except BaseException:
-            self._ended(host)
-            raise
-        self.waits_for = waits_for
-        return waits_for
-
-    def close(self) -> None:
-        """Close the code."""
-        self._ended(self._host)
-        self._coroutine.close()
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return (yield from self._coroutine.__await__())
-
-    def is_foreign(self, host: LoopHost) -> bool:
-        """Whether the code waits for something that neither the gate nor the run's own tasks can bring."""
-        future = self.waits_for
-        if future is None or any(_future(call) is future for call in host.run.gate.parked_calls()):
-            return False
-        if isinstance(future, asyncio.Task):
-            return future not in {branch.task for branch in host.branches}
-        return not hasattr(future, "_children")  # gather's own future: its children are tasks of the run
-
-    def _ended(self, host: LoopHost) -> None:
-        if self in host.branches:
-            host.branches.discard(self)
-            host.run.tasks = max(1, len(host.branches))
-            if not host.run.gate.idle:
-                host.pump()
-
-
-def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the tasks that workflow code creates on this loop numbered and traced; others pass through."""
-    chained = loop.get_task_factory()
-    if getattr(chained, "perdure", False):
-        return
-
-    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
-        branch: Branch | None = current.get()
-        if branch is None or branch.run.closed or not asyncio.iscoroutine(coroutine):
-            return _create(chained, loop, coroutine, options)
-        host: LoopHost = branch.run.host
-        context = options.pop("context", None) or copy_context()
-        context.run(current.set, branch.fork())
-        traced = Traced(coroutine, host)
-        branch.run.tasks = len(host.branches)
-        task = _create(chained, loop, traced, options | {"context": context})
-        traced.task = task
-        return task
-
-    factory.perdure = True  # type: ignore[attr-defined]
-    loop.set_task_factory(factory)
-
-
-def _create(chained: Any, loop: asyncio.AbstractEventLoop, coroutine: Any, options: dict[str, Any]) -> Any:
-    if chained is not None:
-        return chained(loop, coroutine, **options)
-    return asyncio.Task(coroutine, loop=loop, **options)

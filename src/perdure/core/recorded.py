@@ -77,8 +77,9 @@ def recorded(
 def opened(run: Run, call: Call | None, record: Recorded | None, decode: Decode) -> Any:
     """Return what the code sees, or raise it."""
     if record is None:
-        assert call is not None and call.told is not None
+        assert call is not None
         told = call.told
+        assert told is not None
         if told.failed:
             raise told.seen
         return told.seen

@@ -156,17 +156,16 @@ def start_record(
     extra: dict[str, Any] = {}
     if here is None:
         extra["queue"] = options.queue or DEFAULT_QUEUE
-    for name, value in (
-        ("priority", options.priority or None),
-        ("delay", options.delay),
-        ("timeout", timeout),
-        ("version", options.version),
-        ("tags", dict(options.tags) if options.tags else None),
-        ("parent", parent and parent[0]),
-        ("position", parent and parent[1]),
-    ):
-        if value is not None:
-            extra[name] = value
+    given = {
+        "priority": options.priority or None,
+        "delay": options.delay,
+        "timeout": timeout,
+        "version": options.version,
+        "tags": dict(options.tags) if options.tags else None,
+        "parent": parent and parent[0],
+        "position": parent and parent[1],
+    }
+    extra |= {name: value for name, value in given.items() if value is not None}
     text = msgspec.json.encode(extra).decode() if extra else None
     supersede = options.on_conflict == "restart_if_failed"
     return StartRecord(key, id, what.workflow, what.input, text, parent, supersede)

@@ -1,4 +1,4 @@
-"""The host of a `def` workflow: threads that pass a baton, and the pool that they and other work run in.
+"""The host of a `def` workflow: threads that pass a baton.
 
 Threads run when the system likes, so the code of a run is executed by one of its threads at a time: the one
 that holds the baton. It passes it on at its next durable call. When nobody can take it, the run is quiet,
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any
 
 from perdure.core.drive import drive_blocking
 from perdure.core.ending import Interrupted, conclude
@@ -23,7 +22,6 @@ from perdure.core.waits import WOKEN
 from perdure.errors import Cancelled, NonDeterminismError, SerializationError
 from perdure.models import CancelReason
 from perdure.store.records import Outcome, PutAway, Ticket, WaitRecord
-from perdure.store.signal import Signal
 
 
 class _Word(Enum):
@@ -80,7 +78,8 @@ class ThreadHost:
     # -- the root ----------------------------------------------------------------------------------
 
     def _main(self, strand: Strand) -> None:
-        run, value, error = self.run, None, None
+        run, value = self.run, None
+        error: BaseException | None = None
         self._strands.mine = strand
         current.set(run.root)
         try:
@@ -278,7 +277,7 @@ class ThreadHost:
         """Put the run away if all it does is wait; from a thread of the engine."""
         run = self.run
         with self._lock:
-            if not run.can_leave() or self._holder is not None and run.tasks > 1:
+            if not run.can_leave() or (self._holder is not None and run.tasks > 1):
                 return
             waits = [
                 WaitRecord(run.key, place, target=target)
@@ -323,82 +322,3 @@ class ThreadHost:
     def _wake(self) -> None:
         for signal, _ in list(self.run.waiting.values()):
             signal.settle(WOKEN)
-
-
-class Threads:
-    """A pool of threads that grows while its threads only wait.
-
-    At most `limit` threads work at a time; one that waits for something durable gives its place to another,
-    so that a thousand parents can wait for a thousand children.
-    """
-
-    IDLE_SECONDS: Final = 10.0
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._working, self._idle = limit, 0, 0
-        self._changed = threading.Condition(threading.Lock())
-        self._queue: deque[Callable[[], None]] = deque()
-        self._mine = threading.local()
-
-    def run(self, work: Callable[[], None]) -> None:
-        """Run `work` in a thread, as soon as one is free."""
-        with self._changed:
-            self._queue.append(work)
-            self._staff()
-
-    def call(self, work: Callable[[], Any]) -> Signal:
-        """Run `work` in a thread; the signal has its value or its error."""
-        signal = Signal()
-
-        def settle() -> None:
-            try:
-                value = work()
-            except BaseException as error:
-                signal.settle(error=error)
-            else:
-                signal.settle(value)
-
-        self.run(settle)
-        return signal
-
-    @contextmanager
-    def blocked(self) -> Iterator[None]:
-        """While this lasts the thread only waits: its place is free for another."""
-        if not getattr(self._mine, "working", False):
-            yield
-            return
-        with self._changed:
-            self._working -= 1
-            self._staff()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._working += 1
-
-    def _staff(self) -> None:
-        if self._idle:
-            self._changed.notify()
-        elif self._queue and self._working < self._limit:
-            self._working += 1
-            threading.Thread(target=self._work, name="perdure-work", daemon=True).start()
-
-    def _work(self) -> None:
-        self._mine.working = True
-        while True:
-            with self._changed:
-                while not self._queue or self._working > self._limit:
-                    self._working -= 1
-                    self._idle += 1
-                    woken = self._changed.wait(self.IDLE_SECONDS)
-                    self._idle -= 1
-                    if not woken and not self._queue:
-                        return
-                    self._working += 1
-                work = self._queue.popleft()
-            work()
-            work = _nothing
-
-
-def _nothing() -> None:
-    return None

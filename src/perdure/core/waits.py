@@ -120,5 +120,5 @@ def waited(run: Run, call: Call, signal: Signal, target: int | None) -> Generato
         run.waiting.pop(call.position, None)
 
 
-def _nothing(value: bytes) -> None:
+def _nothing(_value: bytes) -> None:
     return None

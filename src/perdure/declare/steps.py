@@ -135,6 +135,7 @@ def step(
     """Make a function a step: called from a workflow, it runs at least once, and its result is remembered.
 
     Args:
+        function: what is decorated.
         name: stored name; module and qualified name by default.
         retry: how often and when to try again; not at all by default.
         timeout: seconds or `timedelta` for one attempt. An attempt of a `def` step cannot be interrupted: it has
@@ -205,6 +206,7 @@ def transaction(
     deadlocks are retried. Anything else that the function does, outside of the database, may happen again.
 
     Args:
+        function: what is decorated.
         name: stored name; module and qualified name by default.
         isolation: "read committed", "repeatable read" or "serializable"; the database's default else.
         lock: table locks to take first, table to mode, such as {"stock": "share row exclusive"}.

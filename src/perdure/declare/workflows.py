@@ -175,6 +175,7 @@ def workflow(
     randomness, belongs into steps, or comes from `perdure.now()`, `perdure.random()` and `perdure.uuid4()`.
 
     Args:
+        function: what is decorated.
         name: stored name; module and qualified name by default.
         timeout: seconds or `timedelta` from start to finish, for every run that does not say otherwise.
         max_recoveries: after so many crashes in a row without a newly recorded step the run is parked.

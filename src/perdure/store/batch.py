@@ -112,8 +112,9 @@ class BatchWriter:
         if cursor.rowcount != 1:
             return False  # fenced, written by an earlier try, or cancelled: the general form tells
         _confirm(connection)
-        for records in batch._rows.values():
-            records[0].outcome = Outcome.WON
+        for ticket in batch.tickets:
+            for record in ticket.records:
+                record.outcome = Outcome.WON
         return True
 
     # -- the pipeline ----------------------------------------------------------------------------
@@ -214,17 +215,17 @@ class BatchWriter:
         ):
             records: list[Any] = batch.of(kind)
             if records and counts[name].rowcount != len(records):
-                resolve(connection, records)  # type: ignore[operator]
+                resolve(connection, records)
             else:
                 for record in records:
                     record.outcome = Outcome.WON
         if away := batch.of(PutAway):
             gone = {key for (key,) in counts["put_away"].fetchall()}
             self._resolve_away(connection, [record for record in away if record.run not in gone])
-        for kind in (WaitRecord, AnsweredWait, IntentRecord, HandOver, Park, PutAway):
-            for record in batch.of(kind):
-                if record.outcome is Outcome.PENDING:
-                    record.outcome = Outcome.WON
+        others: list[Record] = [record for ticket in batch.tickets for record in ticket.records]
+        for record in others:
+            if record.outcome is Outcome.PENDING:
+                record.outcome = Outcome.WON
 
     def _resolve_steps(self, connection: Connection, steps: Sequence[StepRecord]) -> None:
         rows = connection.execute(self._sql["find_steps"], _places(steps)).fetchall()

@@ -30,14 +30,17 @@ class Connection(psycopg.Connection[TupleRow]):
     doubtful: bool = False
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Wait for an answer, at most `answer_within` seconds."""
+        """Wait for an answer, at most `answer_within` seconds, unless the caller has a timeout of its own."""
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
         try:
-            return super().wait(gen, interval, timeout or self.answer_within)
-        except errors._WaitTimeout as error:
+            return super().wait(gen, interval, self.answer_within)
+        except errors._WaitTimeout as error:  # noqa: SLF001  (psycopg documents it for `wait`, and exports no other)
             self.pgconn.finish()
-            raise psycopg.OperationalError(f"no answer within {timeout or self.answer_within:g} s") from error
+            raise psycopg.OperationalError(f"no answer within {self.answer_within:g} s") from error
 
-    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+    def note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        """Notice a warning at COMMIT."""
         # "canceling wait for synchronous replication": committed here, perhaps nowhere else.
         if diagnostic.severity_nonlocalized == "WARNING" and diagnostic.sqlstate == "01000":
             self.doubtful = True
@@ -67,7 +70,7 @@ def connect(
         **settings,
     )
     connection.answer_within = answer_within
-    connection.add_notice_handler(connection._notice)
+    connection.add_notice_handler(connection.note)
     register_arrays(connection)
     return connection
 

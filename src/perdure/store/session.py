@@ -238,4 +238,4 @@ def _translated(table: str | None = None) -> Any:
 
 def _lock_table(table: str, mode: str) -> sql.Composed:
     name = sql.SQL(".").join(sql.Identifier(part) for part in table.split("."))
-    return sql.SQL("lock table {} in {} mode").format(name, sql.SQL(mode))  # type: ignore[arg-type]
+    return sql.SQL("lock table {} in {} mode").format(name, sql.SQL(mode))

@@ -75,7 +75,8 @@ class Signal:
             self.remove(lock)
         return self.done
 
-    def _take(self) -> list[Any]:
+    def take(self) -> list[Any]:
+        """Mark it settled, and return its waiters, for `settle` to wake."""
         self.done = True
         waiters, self._waiters = self._waiters, []
         return waiters
@@ -101,7 +102,7 @@ def settle(signals: Iterable[Signal]) -> None:
     """Settle many signals, whose values are set already, and wake every event loop once."""
     futures: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for signal in signals:
-        for waiter in signal._take():
+        for waiter in signal.take():
             if isinstance(waiter, asyncio.Future):
                 futures.setdefault(waiter.get_loop(), []).append(waiter)
             elif isinstance(waiter, _LOCK):

@@ -13,7 +13,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
-from perdure.core.threads import Threads
+from perdure.core.pool import Threads
 from perdure.errors import DatabaseUnavailable, WorkflowCancelled
 from perdure.models import CancelReason
 from perdure.policy import backoff
@@ -116,7 +116,8 @@ class Engine:
         """Stop now: what still runs goes on elsewhere."""
         self._accepting = False
         self._stopped.set()
-        for service in (self.producer, self._heartbeat, self._reaper, self.timers):
+        stop_first: list[Service] = [self.producer, self._heartbeat, self._reaper, self.timers]
+        for service in stop_first:
             service.stop()
         self.executor.close_all()
         self.incarnation.stop()
@@ -128,7 +129,8 @@ class Engine:
                 logger.warning(
                     "the database is away; runs go on elsewhere when the lease is over (%s)", error
                 )
-        for service in (self.watcher, self._listener, self.hints):
+        stop_last: list[Service] = [self.watcher, self._listener, self.hints]
+        for service in stop_last:
             service.stop()
         self.pools.close()
         self.loops.close()

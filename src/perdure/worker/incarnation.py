@@ -157,7 +157,7 @@ class Incarnation:
 
     def request_cancel(self, key: int) -> None:
         """Cancel another run, without waiting."""
-        self._engine.threads.run(lambda: self._engine.cancel([key], CancelReason.ASKED))
+        self._engine.threads.call(lambda: self._engine.cancel([key], CancelReason.ASKED))
 
     def ended(self, run: Run, status: Status, value: bytes) -> None:
         """Tell whoever waits in this process."""

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import Any
 
-from perdure.core.loop import Outbox, install_task_factory
+from perdure.core.loop import Outbox
 from perdure.core.run import current
+from perdure.core.tasks import install_task_factory
 
 
 class Loops:
@@ -72,7 +73,8 @@ class Loops:
                 )
                 self._thread.start()
                 self._loop_thread = self._thread.ident
-            assert self._loop is not None and self._outbox is not None
+            assert self._loop is not None
+            assert self._outbox is not None
             return self._loop, self._outbox
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:

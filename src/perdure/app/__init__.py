@@ -1,0 +1,6 @@
+"""The app: a database, an engine and the user's settings put together, in two colours."""
+
+from perdure.app.apps import BlockingPerdure, Perdure
+from perdure.app.runs import BlockingRuns, Runs
+
+__all__ = ["BlockingPerdure", "BlockingRuns", "Perdure", "Runs"]

@@ -1,0 +1,114 @@
+"""`Perdure`, for async code and for blocking code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, Unpack
+
+from perdure.app.base import BaseApp
+from perdure.app.runs import BlockingRuns, Runs
+from perdure.client import BlockingHandle, Handle, blocking, on_loop, result_payload
+from perdure.core.registry import workflows
+from perdure.declare.workflows import Options
+
+
+class Perdure(BaseApp):
+    """An app for async code: `async with Perdure(...) as app:`. `BaseApp` says what its arguments are."""
+
+    blocking = False
+
+    @property
+    def runs(self) -> Runs:
+        """The runs in the app's database."""
+        return Runs(self)
+
+    async def open(self) -> Self:
+        """Connect, migrate, and begin to work; `async with` does it.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached.
+            SchemaMismatch: the schema does not fit this version of perdure.
+        """
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._open, loop)
+        assert self._engine is not None
+        self._engine.loops.use(loop)
+        return self
+
+    async def close(self) -> None:
+        """Finish what can be finished within `grace`, hand the rest over, and stop; `async with` does it."""
+        if self._engine is None:
+            return
+        engine = self._engine
+        await asyncio.to_thread(engine.drain)
+        await engine.pools.close_async()
+        await asyncio.to_thread(self._close)
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def start(
+        self,
+        name: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> Handle[Any]:
+        """Start a workflow by its stored name, whose code need not be here; see `AsyncWorkflow.options`."""
+        started = await on_loop(self.start_operation(name, args, kwargs, options), self)
+        return Handle(self, started.id, result_payload(workflows.get(name)), started)
+
+    def handle(self, id: str) -> Handle[Any]:
+        """A handle of the run with this id, of whatever workflow."""
+        return Handle(self, id, result_payload(None))
+
+
+class BlockingPerdure(BaseApp):
+    """An app for blocking code: `with Perdure(...) as app:`. `BaseApp` says what its arguments are."""
+
+    blocking = True
+
+    @property
+    def runs(self) -> BlockingRuns:
+        """The runs in the app's database."""
+        return BlockingRuns(self)
+
+    def open(self) -> Self:
+        """Connect, migrate, and begin to work; `with` does it. Raises as `perdure.Perdure.open` does."""
+        self._open(None)
+        return self
+
+    def close(self) -> None:
+        """Finish what can be finished within `grace`, hand the rest over, and stop; `with` does it."""
+        if self._engine is None:
+            return
+        engine = self._engine
+        engine.drain()
+        if engine.pools.has_async():
+            engine.loops.call(engine.pools.close_async, (), {})
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def start(
+        self,
+        name: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> BlockingHandle[Any]:
+        """Start a workflow by its stored name, whose code need not be here; see `AsyncWorkflow.options`."""
+        started = blocking(self.start_operation(name, args, kwargs, options), self)
+        return BlockingHandle(self, started.id, result_payload(workflows.get(name)), started)
+
+    def handle(self, id: str) -> BlockingHandle[Any]:
+        """A handle of the run with this id, of whatever workflow."""
+        return BlockingHandle(self, id, result_payload(None))

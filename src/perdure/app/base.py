@@ -1,0 +1,204 @@
+"""What both colours of app are: settings, opening and closing, and the operations behind `runs` and `start`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any, Self
+
+from perdure import client
+from perdure.app.settings import at_least_one, setting, truth
+from perdure.client import Operation, act, call_to_start, options_of, read, starting
+from perdure.core.run import Runtime, current
+from perdure.errors import PerdureError
+from perdure.models import CancelReason, Duration, RunFilter, seconds_of
+from perdure.store import runs as stored
+from perdure.store.database import Database
+from perdure.store.migrate import migrate as migrate_schema
+from perdure.worker.engine import Engine, Settings
+
+
+class BaseApp:
+    """What both colours of app are.
+
+    Args:
+        database: URL or conninfo. Without it `PERDURE_DATABASE_URL`; without that an embedded Postgres in `.perdure/`.
+        schema: name of perdure's schema in it.
+        name: of this worker, for people; host and process id by default.
+        version: of the code; a worker with one takes only runs of it, of `accepts`, and of none.
+        accepts: further versions of which it takes runs.
+        worker: False makes it a client, which runs nothing.
+        listen: queues that it serves; `default` by default.
+        concurrency: runs in memory at a time.
+        threads: threads for blocking code that work at a time; 40 by default.
+        lease: seconds (or `timedelta`) after which a silent worker is declared dead, and its runs go on elsewhere.
+        grace: seconds (or `timedelta`) that closing waits for runs to finish before it hands them over.
+        migrate: bring the schema up to this version of perdure; False refuses an older one.
+        transaction_pooler: connections go through a pooler in transaction mode, such as PgBouncer's.
+        configure: called with every new connection, to set roles or search paths.
+        exceptions: classes of errors to restore besides those that are found by their name.
+
+    Raises:
+        ValueError: a setting has a value that it cannot have.
+    """
+
+    blocking: bool
+
+    def __init__(
+        self,
+        database: str | None = None,
+        *,
+        schema: str | None = None,
+        name: str | None = None,
+        version: str | None = None,
+        accepts: Sequence[str] = (),
+        worker: bool | None = None,
+        listen: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        threads: int | None = None,
+        lease: Duration | None = None,
+        grace: Duration | None = None,
+        migrate: bool | None = None,
+        transaction_pooler: bool | None = None,
+        configure: Callable[[Any], None] | None = None,
+        exceptions: Sequence[type[BaseException]] = (),
+    ) -> None:
+        self._url = database
+        self._schema = setting("schema", schema, "perdure", str)
+        self._migrate = setting("migrate", migrate, True, truth)
+        self._pooler = setting("transaction_pooler", transaction_pooler, False, truth)
+        self.name = setting("name", name, f"{socket.gethostname()}:{os.getpid()}", str)
+        self._settings = Settings(
+            name=self.name,
+            worker=setting("worker", worker, True, truth),
+            version=setting("version", version, None, str),
+            accepts=tuple(accepts),
+            listen=None if listen is None else tuple(listen),
+            concurrency=at_least_one("concurrency", setting("concurrency", concurrency, 1000, int)),
+            threads=at_least_one("threads", setting("threads", threads, 40, int)),
+            lease=seconds_of(setting("lease", lease, 15.0, float), "lease="),
+            grace=seconds_of(setting("grace", grace, 30.0, float), "grace="),
+            exceptions=tuple(exceptions),
+            configure=configure,
+        )
+        if self._settings.lease < 0.5:
+            raise ValueError("lease= must be at least half a second: workers renew it three times in between")
+        self.pid = os.getpid()
+        self._engine: Engine | None = None
+        self._database: Database | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {'open' if self._engine else 'closed'}>"
+
+    # -- what operations need --------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the open app.
+
+        Raises:
+            PerdureError: the app is not open, or was opened in another process.
+        """
+        if self._engine is None:
+            raise PerdureError(f"app {self.name!r} is not open")
+        client.check_process(self)
+        return self._engine
+
+    @property
+    def runtime(self) -> Runtime:
+        """The owner of new runs."""
+        return self.engine.incarnation
+
+    @property
+    def database(self) -> Database:
+        """The app's database."""
+        return self.engine.database
+
+    def cancel_runs(self, keys: Sequence[int], reason: CancelReason) -> list[int]:
+        """Cancel runs; return the keys of those reached."""
+        return self.engine.cancel(keys, reason)
+
+    def resume_runs(self, keys: Sequence[int]) -> list[int]:
+        """Resume runs; return the keys of those resumed."""
+        return self.engine.resume(keys)
+
+    def unwatch(self, key: int, signal: Any) -> None:
+        """Nobody waits for the end of this run with this signal any more."""
+        if self._engine is not None:
+            self._engine.watcher.unwatch(key, signal)
+
+    @contextmanager
+    def bind(self) -> Iterator[Self]:
+        """Within the block, calls are made with this app, whatever others are open."""
+        token = client.bound_app.set(self)
+        try:
+            yield self
+        finally:
+            client.bound_app.reset(token)
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def _open(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        if self._engine is not None:
+            raise PerdureError(f"app {self.name!r} is open already")
+        self.pid = os.getpid()
+        database = Database(self._url, self._schema, pooler=self._pooler, configure=self._settings.configure)
+        database.open()
+        try:
+            migrate_schema(database, apply=self._migrate)
+            engine = Engine(database, self._settings)
+            context = copy_context()
+            context.run(client.bound_app.set, self)
+            context.run(current.set, None)
+            engine.start(context, loop)
+        except BaseException:
+            database.close()
+            raise
+        self._engine, self._database = engine, database
+        client.open_apps.append(self)
+
+    def _close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        if self in client.open_apps:
+            client.open_apps.remove(self)
+        if self.pid == os.getpid():
+            engine.abandon()
+            engine.database.close()
+
+    def list_operation(self, where: RunFilter | None, filters: Mapping[str, Any]) -> Operation:
+        """The operation that lists runs."""
+        return read("runs.list", lambda: stored.list_runs(self.database, filter_of(where, filters)))
+
+    def count_operation(self, where: RunFilter | None, filters: Mapping[str, Any]) -> Operation:
+        """The operation that counts runs."""
+        return read("runs.count", lambda: stored.count_runs(self.database, filter_of(where, filters)))
+
+    def get_operation(self, id: str) -> Operation:
+        """The operation that describes one run."""
+        return read("runs.get", lambda: client.detail(self, id))
+
+    def act_operation(
+        self, which: str | Sequence[str] | RunFilter, action: Callable[[Sequence[int]], list[int]], name: str
+    ) -> Operation:
+        """The operation that does something to runs."""
+        return read(name, lambda: act(self, which, action))
+
+    def start_operation(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> Operation:
+        """The operation that starts a workflow by name."""
+        with self.bind():
+            return starting(call_to_start(name, args, kwargs or {}, options_of(options)))[0]
+
+
+def filter_of(where: RunFilter | None, filters: Mapping[str, Any]) -> RunFilter:
+    """The filter given, or made of keywords."""
+    if where is not None and filters:
+        raise TypeError("give a RunFilter or its fields as keywords, not both")
+    return where if where is not None else RunFilter(**filters)

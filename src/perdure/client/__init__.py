@@ -1,0 +1,42 @@
+"""Outside of a workflow: which app, what can be done with it, and handles of runs, in both colours."""
+
+from perdure.client.colours import blocking, on_loop, where
+from perdure.client.current import App, bound_app, check_process, current_app, open_apps
+from perdure.client.handles import BlockingHandle, Handle
+from perdure.client.operations import (
+    Operation,
+    act,
+    call_to_start,
+    detail,
+    new_id,
+    options_of,
+    read,
+    result_of,
+    result_payload,
+    starting,
+    wait_for_result,
+)
+
+__all__ = [
+    "App",
+    "BlockingHandle",
+    "Handle",
+    "Operation",
+    "act",
+    "blocking",
+    "bound_app",
+    "call_to_start",
+    "check_process",
+    "current_app",
+    "detail",
+    "new_id",
+    "on_loop",
+    "open_apps",
+    "options_of",
+    "read",
+    "result_of",
+    "result_payload",
+    "starting",
+    "wait_for_result",
+    "where",
+]

@@ -1,0 +1,201 @@
+"""What can be done to runs, each operation once, as a generator for both colours.
+
+Inside a workflow waiting for another run is a durable call of the workflow; outside it is a wait in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Final
+
+from perdure.client.current import App, current_app
+from perdure.core.effects import Await, Use
+from perdure.core.gate import Call
+from perdure.core.recorded import recorded
+from perdure.core.registry import WorkflowDefinition, workflows
+from perdure.core.run import Branch, current
+from perdure.core.starting import Start, start, start_child
+from perdure.core.steps import success
+from perdure.core.waits import end_of_run
+from perdure.errors import PerdureError, WaitTimeout, WorkflowFailed, WorkflowNotFound, WorkflowParked
+from perdure.models import Duration, Kind, RunDetail, RunFilter, RunInfo, StartOptions, Status, seconds_of
+from perdure.serial import Payload, Signature, check_text, decode_failure
+from perdure.store import runs as stored
+
+Operation = Generator[Any, Any, Any]
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): unique, and in the order of time, which keeps the index on ids dense."""
+    random = int.from_bytes(os.urandom(10), "big")
+    stamp = time.time_ns() // 1_000_000
+    text = f"{stamp:012x}7{random >> 68 & 0xFFF:03x}{0x8 | random >> 66 & 0x3:x}{random & (1 << 60) - 1:015x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def options_of(changes: Mapping[str, Any]) -> StartOptions:
+    """Check what the user gave to `.options(...)`.
+
+    Raises:
+        ValueError: an option has a value that it cannot have.
+    """
+    options = dict(changes)
+    for name in ("delay", "timeout"):
+        if options.get(name) is not None:
+            options[name] = seconds_of(options[name], f"{name}=")
+    for name in ("id", "queue", "version"):
+        if options.get(name) is not None:
+            check_text(options[name], f"{name}=")
+    if options.get("on_conflict", "attach") not in ("attach", "reject", "restart_if_failed"):
+        raise ValueError(
+            f"on_conflict= is 'attach', 'reject' or 'restart_if_failed', not {options['on_conflict']!r}"
+        )
+    if not -(2**31) <= options.get("priority", 0) < 2**31:
+        raise ValueError("priority= is a 32-bit number; lower comes first")
+    return StartOptions(**options)
+
+
+def starting(what: Start) -> tuple[Operation, App]:
+    """The operation that starts a run: as a child, inside a workflow; from outside else."""
+    app = current_app()
+    branch = current.get()
+    if branch is not None:
+        return start_child(branch, what), app
+    return start(app.runtime, what, new_id()), app
+
+
+def call_to_start(
+    workflow: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: StartOptions
+) -> Start:
+    """What to start, by name: with its signature where its code is here, as plain JSON where it is not."""
+    definition = workflows.get(workflow)
+    if definition is not None:
+        definition.signature.bind(args, kwargs)
+        return Start(workflow, definition.signature.encode_call(args, kwargs), options, definition)
+    return Start(check_text(workflow, "name"), _unknown.encode_call(args, kwargs), options, None)
+
+
+def _anything(*args: Any, **kwargs: Any) -> None: ...
+
+
+_unknown = Signature(_anything)
+
+
+def wait_for_result(app: App, key: int, id: str, result: Payload, timeout: Duration | None) -> Operation:
+    """Wait for the end of a run: durably inside a workflow, in memory outside."""
+    seconds = None if timeout is None else seconds_of(timeout, "timeout=")
+    branch = current.get()
+    if branch is not None:
+        return end_of_run(branch, key, id, result, seconds)
+    return _result_outside(app, key, id, result, seconds)
+
+
+def _result_outside(app: App, key: int, id: str, result: Payload, timeout: float | None) -> Operation:
+    signal = app.runtime.end_of(key)
+    try:
+        came = yield Await(signal, timeout)
+    finally:
+        app.unwatch(key, signal)
+    if not came:
+        raise WaitTimeout(f"run {id} did not end within {timeout:g} s; it goes on")
+    return result_of(signal.value, id, result, app.runtime.exceptions)
+
+
+def result_of(value: Any, id: str, result: Payload, exceptions: tuple[type[BaseException], ...]) -> Any:
+    """Return the result of an ended run, or raise how else it ended."""
+    if isinstance(value, str):
+        raise WorkflowParked(f"run {id} is parked: {value}")
+    status, payload = value
+    if status is not Status.SUCCEEDED:
+        raise decode_failure(payload, exceptions=exceptions, fallback=WorkflowFailed)
+    return result.decode(payload)
+
+
+def read(name: str, work: Any, payload: Payload | None = None) -> Operation:
+    """Do something with the database: plainly outside a workflow, as a recorded step inside one."""
+    branch = current.get()
+    if branch is None:
+        return _plainly(work)
+    if payload is None:
+        raise PerdureError(
+            f"{name} is not recorded, so its answer would differ on a replay: call it in a step"
+        )
+    return _recorded_read(branch, name, work, payload)
+
+
+def _plainly(work: Any) -> Operation:
+    value = yield Use(work)
+    return value
+
+
+def _recorded_read(branch: Branch, name: str, work: Any, payload: Payload) -> Operation:
+    def produce(_call: Call) -> Operation:
+        yield from branch.run.barrier()
+        value = yield Use(work)
+        return success(branch.run, payload, value)
+
+    return recorded(branch, Kind.STEP, name, produce, payload.decode)
+
+
+def describe(app: App, id: str) -> RunInfo:
+    """One run.
+
+    Raises:
+        WorkflowNotFound: no run has this id.
+    """
+    found = stored.list_runs(app.database, RunFilter(ids=[id]))
+    if not found:
+        raise WorkflowNotFound(f"no run has the id {id!r}")
+    return found[0]
+
+
+def detail(app: App, id: str) -> RunDetail:
+    """One run with everything recorded of it."""
+    return stored.detail(app.database, describe(app, id))
+
+
+def act(
+    app: App, which: str | Sequence[str] | RunFilter, action: Callable[[Sequence[int]], list[int]]
+) -> int:
+    """Do something to runs by id, ids or filter; return how many it reached.
+
+    Raises:
+        WorkflowNotFound: a single id was given, and no run has it.
+    """
+    where = (
+        which
+        if isinstance(which, RunFilter)
+        else RunFilter(ids=[which] if isinstance(which, str) else list(which))
+    )
+    reached = 0
+    cursor = None
+    while True:
+        page = RunFilter(
+            **{name: getattr(where, name) for name in _FIELDS} | {"limit": 1000, "cursor": cursor}
+        )
+        found = stored.list_runs(app.database, page)
+        if not found and cursor is None and isinstance(which, str):
+            raise WorkflowNotFound(f"no run has the id {which!r}")
+        if found:
+            reached += len(action([info.key for info in found]))
+        if len(found) < 1000:
+            return reached
+        cursor = found[-1].cursor
+
+
+_FIELDS: Final = tuple(name for name in RunFilter.__dataclass_fields__ if name not in ("limit", "cursor"))
+
+
+def found(app: App, id: str) -> tuple[int, str]:
+    """Key and workflow of the run with this id; raises `WorkflowNotFound`."""
+    row = stored.key_of(app.database, id)
+    if row is None:
+        raise WorkflowNotFound(f"no run has the id {id!r}")
+    return row
+
+
+def result_payload(definition: WorkflowDefinition | None) -> Payload:
+    """How a workflow's result is read."""
+    return definition.signature.result if definition is not None else Payload.of(Any)
