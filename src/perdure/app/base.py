@@ -118,6 +118,16 @@ class BaseApp:
         """The app's database."""
         return self.engine.database
 
+    @property
+    def url(self) -> str | None:
+        """URL of its database: the one given, else `PERDURE_DATABASE_URL`; None means the embedded server."""
+        return self._url or os.environ.get("PERDURE_DATABASE_URL")
+
+    def hurry(self) -> None:
+        """While the app is being closed: wait for no run any longer, hand them over now."""
+        if self._engine is not None:
+            self._engine.hurry()
+
     def cancel_runs(self, keys: Sequence[int], reason: CancelReason) -> list[int]:
         """Cancel runs; return the keys of those reached."""
         return self.engine.cancel(keys, reason)

@@ -19,7 +19,14 @@ from perdure.core.run import Branch, current
 from perdure.core.starting import Start, start, start_child
 from perdure.core.steps import success
 from perdure.core.waits import end_of_run
-from perdure.errors import PerdureError, WaitTimeout, WorkflowFailed, WorkflowNotFound, WorkflowParked
+from perdure.errors import (
+    PerdureError,
+    SerializationError,
+    WaitTimeout,
+    WorkflowFailed,
+    WorkflowNotFound,
+    WorkflowParked,
+)
 from perdure.models import Duration, Kind, RunDetail, RunFilter, RunInfo, StartOptions, Status, seconds_of
 from perdure.serial import Payload, Signature, check_text, decode_failure
 from perdure.store import runs as stored
@@ -35,6 +42,21 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def check_tags(tags: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse tags that the database could not store or search.
+
+    Raises:
+        ValueError: they are no JSON object, or hold a NUL character.
+    """
+    try:
+        text = Payload.of(dict[str, Any]).encode(dict(tags))
+    except (SerializationError, TypeError, ValueError) as error:
+        raise ValueError(f"tags= must be a mapping of names to JSON values: {error}") from error
+    if b"\\u0000" in text:
+        raise ValueError("tags= cannot hold a NUL character: the database could not search them")
+    return dict(tags)
+
+
 def options_of(changes: Mapping[str, Any]) -> StartOptions:
     """Check what the user gave to `.options(...)`.
 
@@ -48,6 +70,8 @@ def options_of(changes: Mapping[str, Any]) -> StartOptions:
     for name in ("id", "queue", "version"):
         if options.get(name) is not None:
             check_text(options[name], f"{name}=")
+    if options.get("tags") is not None:
+        options["tags"] = check_tags(options["tags"])
     if options.get("on_conflict", "attach") not in ("attach", "reject", "restart_if_failed"):
         raise ValueError(
             f"on_conflict= is 'attach', 'reject' or 'restart_if_failed', not {options['on_conflict']!r}"
@@ -94,13 +118,26 @@ def wait_for_result(app: App, key: int, id: str, result: Payload, timeout: Durat
 
 def _result_outside(app: App, key: int, id: str, result: Payload, timeout: float | None) -> Operation:
     signal = app.runtime.end_of(key)
+    exceptions = app.runtime.exceptions
     try:
-        came = yield Await(signal, timeout)
+        yield Await(signal, timeout)
     finally:
         app.unwatch(key, signal)
-    if not came:
+    if signal.error is not None:
+        raise signal.error
+    value = signal.value if signal.done else (yield Use(lambda: _look(app, key)))
+    if value is None:
         raise WaitTimeout(f"run {id} did not end within {timeout:g} s; it goes on")
-    return result_of(signal.value, id, result, app.runtime.exceptions)
+    return result_of(value, id, result, exceptions)
+
+
+def _look(app: App, key: int) -> Any:
+    """How a run ended, or why it is parked, if so: the wait may have been shorter than the way to the database."""
+    for _, status, value in stored.find_ended(app.database, [key]):
+        return status, value
+    for _, reason in stored.find_parked(app.database, [key]):
+        return reason
+    return None
 
 
 def result_of(value: Any, id: str, result: Payload, exceptions: tuple[type[BaseException], ...]) -> Any:

@@ -13,7 +13,7 @@ from perdure.errors import (
     WorkflowTimeout,
 )
 from perdure.models import CancelReason, Status
-from perdure.serial import encode_failure
+from perdure.serial import check_size, encode_failure, storable_text
 from perdure.store.records import EndRecord, Fenced, HandOver, Outcome, Park, Record, Ticket
 
 logger = logging.getLogger("perdure.run")
@@ -77,6 +77,7 @@ def _record(run: Run, value: Any, error: BaseException | None) -> Record:
     if error is None:
         try:
             stored, _ = run.definition.signature.result.record(value)
+            check_size(stored, what="the result")
         except SerializationError as unfit:
             return _failed(run, unfit)
         return EndRecord(run.key, Status.SUCCEEDED.code, stored, waited=run.waited)
@@ -92,7 +93,7 @@ def _failed(run: Run, error: BaseException) -> EndRecord:
 def _parked(run: Run, reason: str) -> Park:
     logger.error("run %s (%s) is parked: %s", run.id, run.definition.name, reason)
     run.parked_reason = reason
-    return Park(run.key, reason.replace("\0", "")[:10_000])
+    return Park(run.key, storable_text(reason)[:10_000])
 
 
 def _stopped(run: Run) -> EndRecord:

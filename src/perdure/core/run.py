@@ -167,6 +167,7 @@ class Run:
         "root",
         "runtime",
         "tasks",
+        "timeout",
         "waited",
         "waiting",
         "waits",
@@ -202,6 +203,7 @@ class Run:
         self.cancel_told = False
         self.calling = False
         self.parked_reason: str | None = None
+        self.timeout: float | None = None
         self.host: Any = None
         self._last_reading: datetime | None = None
 
@@ -230,6 +232,7 @@ class Run:
         self.check_open()
         if not self.runtime.alive():
             self.closed = True
+            self.runtime.fenced()  # for all its runs: none may be dropped while the worker goes on to live
             raise Unwind
 
     @property

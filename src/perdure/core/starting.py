@@ -55,7 +55,7 @@ def begin(runtime: Runtime, what: Start, new_id: str) -> Starting:
     if here is not None:
         runtime.expect(key)
         run = Run(runtime, here, key, record.id, what.input)
-        run.pending = ticket
+        run.pending, run.timeout = ticket, timeout_of(what)
     return Starting(record, ticket, run)
 
 
@@ -76,8 +76,10 @@ def confirmed(runtime: Runtime, what: Start, starting: Starting) -> Generator[An
     if ticket.error is not None or record.outcome is not Outcome.WON:
         runtime.let_go_of(record.run)
     if ticket.error is not None:
+        reason = ticket.error if str(ticket.error) else "this worker was declared dead"
         raise DatabaseUnavailable(
-            f"the start of {record.id} was not written: {ticket.error}"
+            f"whether run {record.id} was started is not known ({reason}); with options(id=...) it can be "
+            "started again without harm"
         ) from ticket.error
     return settled(record, what)
 
@@ -96,6 +98,7 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
         if here is not None:
             runtime.expect(key)
             child = Run(runtime, here, key, id, what.input)
+            child.timeout = timeout_of(what)
         told = Told(False, msgspec.json.encode([key, id]), Started(key, id, True))
 
         def launch(ticket: Ticket) -> None:
@@ -142,6 +145,13 @@ def runs_here(runtime: Runtime, what: Start) -> WorkflowDefinition | None:
     return what.definition if runtime.can_run(what.definition) else None
 
 
+def timeout_of(what: Start) -> float | None:
+    """Seconds that the run has from start to finish, by its options or its definition."""
+    if what.options.timeout is not None:
+        return what.options.timeout
+    return what.definition.timeout if what.definition is not None else None
+
+
 def start_record(
     key: int,
     id: str,
@@ -152,14 +162,13 @@ def start_record(
 ) -> StartRecord:
     """The record of a start; a plain one, which is most of them, has no options."""
     options = what.options
-    timeout = options.timeout if options.timeout is not None else what.definition and what.definition.timeout
     extra: dict[str, Any] = {}
     if here is None:
         extra["queue"] = options.queue or DEFAULT_QUEUE
     given = {
         "priority": options.priority or None,
         "delay": options.delay,
-        "timeout": timeout,
+        "timeout": timeout_of(what),
         "version": options.version,
         "tags": dict(options.tags) if options.tags else None,
         "parent": parent and parent[0],

@@ -14,7 +14,7 @@ from perdure.core.run import Branch, Run
 from perdure.errors import NonDeterminismError, OutcomeUnknown, SerializationError
 from perdure.models import Info, Kind
 from perdure.policy import next_attempt
-from perdure.serial import record_failure
+from perdure.serial import check_size, record_failure
 from perdure.store.records import IntentRecord, StepRecord
 
 
@@ -84,6 +84,7 @@ def success(run: Run, result: Any, value: Any, attempts: int = 1, seconds: float
     """A result as it is recorded; one that cannot be encoded is the step's failure."""
     try:
         stored, seen = result.record(value)
+        check_size(stored, what="the result")
     except SerializationError as error:
         return failure(run, error, attempts, seconds)
     return Told(False, stored, seen, attempts, seconds)

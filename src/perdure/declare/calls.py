@@ -32,6 +32,8 @@ def direct_call(what: Start, *, here: bool = False) -> Any:
         yield signal
     finally:
         app.unwatch(started.key, signal)
+    if signal.error is not None:
+        raise signal.error
     return result_of(signal.value, started.id, result_payload(what.definition), runtime.exceptions)
 
 

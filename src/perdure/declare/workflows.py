@@ -23,7 +23,7 @@ from perdure.declare.calls import child_call, direct_call
 from perdure.declare.function import Decorated, check_function
 from perdure.errors import DefinitionError, WrongColour
 from perdure.models import Duration, OnConflict, StartOptions, seconds_of
-from perdure.serial import Signature
+from perdure.serial import Signature, check_size
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,9 +55,8 @@ class _Startable(Decorated[P, R]):
         """What a call with these arguments starts; wrong ones raise here, in the caller."""
         signature = self.definition.signature
         signature.bind(args, kwargs)
-        return Start(
-            self.definition.name, signature.encode_call(args, kwargs), self._options, self.definition
-        )
+        stored = check_size(signature.encode_call(args, kwargs), what="the arguments")
+        return Start(self.definition.name, stored, self._options, self.definition)
 
 
 class AsyncStartable(_Startable[P, R]):

@@ -2,7 +2,8 @@
 
 -- name: claim_runs
 -- One poll of a worker in one statement: wake what is due, claim what is queued and has code here, and
--- report cancels of our own runs. The claim is fenced. What this wakes is claimed by the next poll.
+-- report cancels of our own runs. The claim is fenced. What this wakes is claimed by the next poll. A run
+-- that has seen two workers die in a row is suspected to kill them, and is claimed alone.
 with fence as materialized (
     select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
 woken as (
@@ -11,25 +12,38 @@ woken as (
                   where status in (1, 4) and ready <= {schema}.clock()
                   order by ready limit %(wake_limit)s for update skip locked)
     returning 1),
-chosen as materialized (
+healthy as materialized (
     select c.key, c.begun from fence, unnest(%(queues)s::text[]) as q (queue)
     cross join lateral (
         select l.key, l.begun from {schema}.live l
         where l.status = 2 and l.queue = q.queue and l.workflow = any(%(workflows)s::text[])
-          and (l.recoveries >= 2) = %(suspects)s
+          and l.recoveries < 2
           and (%(versions)s::text[] is null or l.version is null or l.version = any(%(versions)s::text[]))
         order by l.priority, l.arrival limit %(claim_limit)s
         for update skip locked) c
     limit %(claim_limit)s),
+suspect as materialized (
+    select c.key, c.begun from fence, unnest(%(queues)s::text[]) as q (queue)
+    cross join lateral (
+        select l.key, l.begun from {schema}.live l
+        where %(suspects)s and not exists (select 1 from healthy)
+          and l.status = 2 and l.queue = q.queue and l.workflow = any(%(workflows)s::text[])
+          and l.recoveries >= 2
+          and (%(versions)s::text[] is null or l.version is null or l.version = any(%(versions)s::text[]))
+        order by l.priority, l.arrival limit 1
+        for update skip locked) c
+    limit 1),
+chosen as materialized (select key, begun from healthy union all select key, begun from suspect),
 claimed as (
     update {schema}.live l set status = 3, worker = %(worker)s::bigint, begun = true, ready = null
     from chosen c
     where l.key = c.key
-    returning l.key, c.begun, l.workflow, l.recoveries, l.cancel, l.deadline)
+    returning l.key, c.begun, l.workflow, l.recoveries, l.cancel, l.deadline - {schema}.clock() as remaining)
 select (select count(*) from woken) as woken,
        (select array_agg(x.key || ':' || x.cancel) from {schema}.live x
         where x.worker = %(worker)s::bigint and x.cancel > 0) as cancels,
-       c.key, c.begun, c.workflow, c.recoveries, c.cancel, r.id, r.input, r.parent, r.created
+       c.key, c.begun, c.workflow, c.recoveries, c.cancel, r.id, r.input,
+       extract(epoch from c.remaining)::double precision as remaining
 from (select 1) as always (one)
 left join claimed c on true
 left join {schema}.runs r on r.key = c.key

@@ -28,6 +28,7 @@ class ClaimedRun:
     begun: bool
     recoveries: int
     cancel: CancelReason
+    remaining: float | None
     steps: list[tuple[Any, ...]] = field(default_factory=list)
     waits: dict[str, float] = field(default_factory=dict)
     intents: set[str] = field(default_factory=set)
@@ -66,8 +67,8 @@ def poll(
     }
     rows = connection.execute(database.statements["claim_runs"], parameters, binary=True).fetchall()
     runs = [
-        ClaimedRun(key, id, workflow, bytes(input), begun, recoveries, CancelReason(cancel))
-        for _, _, key, begun, workflow, recoveries, cancel, id, input, _, _ in rows
+        ClaimedRun(key, id, workflow, bytes(input), begun, recoveries, CancelReason(cancel), remaining)
+        for _, _, key, begun, workflow, recoveries, cancel, id, input, remaining in rows
         if key is not None
     ]
     load_histories(connection, database, [run for run in runs if run.begun])

@@ -65,7 +65,7 @@ def connect(
         url,
         autocommit=True,
         prepare_threshold=0 if prepare else None,
-        connect_timeout=10,
+        connect_timeout=max(2, min(10, int(answer_within))),
         application_name=f"perdure {name}"[:63],
         **settings,
     )

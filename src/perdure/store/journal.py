@@ -27,7 +27,7 @@ from perdure.errors import DatabaseUnavailable
 from perdure.policy import backoff
 from perdure.store.batch import FENCED_STATE, Batch, BatchWriter, Vanished
 from perdure.store.connection import Connection, is_lost, is_retryable
-from perdure.store.records import Fenced, Ticket
+from perdure.store.records import Fenced, Park, StartRecord, Ticket
 from perdure.store.signal import settle
 
 logger = logging.getLogger("perdure.journal")
@@ -80,6 +80,8 @@ class Journal:
         self._stopping = self._fenced = False
         self._connection: Connection | None = None
         self._idle = True
+        self.refused: dict[int, Refused] = {}
+        """Runs that lack a record, which the database will never take: nothing more of theirs is written."""
         self.sent_at: float | None = None
         """When the batch that is under way was first sent (`time.monotonic()`), or None."""
         self._thread = threading.Thread(target=self._run, name=f"perdure-{name}", daemon=True)
@@ -160,6 +162,11 @@ class Journal:
         size = 0
         while self._queue and len(tickets) < MAX_BATCH_TICKETS and size < MAX_BATCH_BYTES:
             ticket = self._queue.popleft()
+            if ticket.run in self.refused and not isinstance(ticket.records[0], Park):
+                # What is committed is a prefix of what the code saw: nothing may follow a record that is missing.
+                ticket.error = self.refused[ticket.run]
+                settle([ticket])
+                continue
             if ticket.run in self._behind and not ticket.tries:
                 self._behind[ticket.run].append(ticket)  # an earlier record of this run is still on its way
                 continue
@@ -215,6 +222,8 @@ class Journal:
         if not temporary or now > ticket.deadline or self._stopping:
             logger.error("%s: cannot be written: %s", self._name, _line(error))
             reason = f"the database refused a record of run {ticket.run}: {_line(error)}"
+            if not isinstance(ticket.records[0], StartRecord | Park):
+                self.refused[ticket.run] = Refused(reason)
             self._fail([ticket], DatabaseUnavailable(reason) if temporary else Refused(reason))
             self._release(ticket.run)
             return
@@ -231,6 +240,8 @@ class Journal:
     def _release(self, run: int) -> None:
         """The ticket that held up its run is settled: the run's later ones may go on."""
         with self._changed:
+            if self._overflow is not None and run in self._overflow.refused:
+                self.refused[run] = self._overflow.refused[run]
             for follower in reversed(self._behind.pop(run, deque())):
                 self._queue.appendleft(follower)
             self._changed.notify()

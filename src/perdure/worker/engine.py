@@ -90,9 +90,10 @@ class Engine:
         self.producer = Producer(self)
         self._listener = Listener(database, self.heard)
         self._heartbeat = Heartbeat(database, lambda: self.incarnation, settings.lease)
-        self._reaper = Reaper(self)
+        self.reaper = Reaper(self)
         self._accepting = settings.worker
         self._stopped = threading.Event()
+        self._hurried = threading.Event()
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -110,15 +111,22 @@ class Engine:
         self._accepting = False
         deadline = time.monotonic() + self.settings.grace
         while self.executor.count and time.monotonic() < deadline and not self.incarnation.dead:
-            self._stopped.wait(0.02)
+            if self._hurried.wait(0.02):
+                return
+
+    def hurry(self) -> None:
+        """Cut the grace of `drain` short."""
+        self._hurried.set()
 
     def abandon(self) -> None:
         """Stop now: what still runs goes on elsewhere."""
         self._accepting = False
         self._stopped.set()
-        stop_first: list[Service] = [self.producer, self._heartbeat, self._reaper, self.timers]
+        stop_first: list[Service] = [self.producer, self._heartbeat, self.reaper, self.timers]
         for service in stop_first:
             service.stop()
+        if self.executor.count:
+            logger.info("handing over %d runs", self.executor.count)
         self.executor.close_all()
         self.incarnation.stop()
         if self.settings.worker and not self.incarnation.dead:
@@ -132,6 +140,7 @@ class Engine:
         stop_last: list[Service] = [self.watcher, self._listener, self.hints]
         for service in stop_last:
             service.stop()
+        self.watcher.abandon()
         self.pools.close()
         self.loops.close()
 
@@ -180,7 +189,7 @@ class Engine:
         if not self.database.pooler:
             services.append(self._listener)
         if self.settings.worker:
-            services += [self._heartbeat, self._reaper, self.producer]
+            services += [self._heartbeat, self.reaper, self.producer]
         return services
 
     # -- what services tell each other -----------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from contextvars import Context
 from typing import TYPE_CHECKING
@@ -32,10 +33,18 @@ class Executor:
         self._base = Context()
         self.suspect: int | None = None
         """Key of the run that is run alone, because it may be what killed its workers."""
+        self._suspected_at = 0.0
 
     def use_context(self, context: Context) -> None:
         """Take these context variables as what the code of every run begins with."""
         self._base = context
+
+    @property
+    def alone(self) -> bool:
+        """Whether a suspect is to be left alone still: for one lease, then it has shown that it does no harm."""
+        return (
+            self.suspect is not None and time.monotonic() - self._suspected_at < self._engine.settings.lease
+        )
 
     @property
     def count(self) -> int:
@@ -83,7 +92,9 @@ class Executor:
         if told and run.cancel_reason is CancelReason.NONE:
             run.cancel_reason = CancelReason.ASKED
         if claimed.recoveries >= SUSPECT_AFTER:
-            self.suspect = run.key
+            self.suspect, self._suspected_at = run.key, time.monotonic()
+        if claimed.remaining is not None:
+            self._engine.reaper.expect(claimed.remaining)
         self.launch(run)
 
     def launch(self, run: Run) -> None:
@@ -117,6 +128,7 @@ class Executor:
                 del self._runs[run.key]
         if self.suspect == run.key:
             self.suspect = None
+            self._engine.producer.wake()
         if run.parked_reason is not None:
             self._engine.watcher.parked(run.key, run.parked_reason)
         elif self._engine.watcher.watches(run.key):

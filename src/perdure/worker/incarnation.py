@@ -149,6 +149,8 @@ class Incarnation:
 
     def launch(self, run: Run, ticket: Ticket) -> None:
         """Run a run here once its ticket is committed."""
+        if run.timeout is not None:
+            self._engine.reaper.expect(run.timeout)
         self._engine.executor.launch(run)
 
     def execute(self, run: Run) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import select
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from psycopg import sql
@@ -11,8 +14,8 @@ from perdure.store.connection import Connection
 from perdure.store.database import Database
 from perdure.worker.service import Service
 
-LISTEN_SECONDS: Final = 1.0
-"""The longest that stopping has to wait for it."""
+LISTEN_SECONDS: Final = 5.0
+"""After so long without a word the connection is looked at."""
 
 
 class Listener(Service):
@@ -24,6 +27,16 @@ class Listener(Service):
         super().__init__(0.0)
         self._database, self._heard = database, heard
         self._connection: Connection | None = None
+        self._ear, self._mouth = socket.socketpair()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Stop listening at once."""
+        self._stopping.set()
+        with suppress(OSError):
+            self._mouth.send(b"!")
+        super().stop(timeout)
+        self._ear.close()
+        self._mouth.close()
 
     def tick(self) -> float | None:
         """Listen for a while."""
@@ -31,11 +44,19 @@ class Listener(Service):
             self._connection = self._database.connect("listener")
             self._connection.execute(sql.SQL("listen {}").format(sql.Identifier(self._database.channel)))
             self._heard("work ended cancel")  # what was said while nobody listened
-        for notification in self._connection.notifies(timeout=LISTEN_SECONDS):
-            self._heard(notification.payload)
-            if self.stopping:
-                break
+        # What came along with an earlier answer is in libpq's hands already; then wait for the socket, or for `stop`.
+        self._hear(self._connection)
+        poll = select.poll()
+        poll.register(self._connection.fileno(), select.POLLIN)
+        poll.register(self._ear.fileno(), select.POLLIN)
+        poll.poll(LISTEN_SECONDS * 1000)
+        if not self.stopping:
+            self._hear(self._connection)
         return 0.0
+
+    def _hear(self, connection: Connection) -> None:
+        for notification in connection.notifies(timeout=0):
+            self._heard(notification.payload)
 
     def lost(self) -> None:
         """Drop the connection."""

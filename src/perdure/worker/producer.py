@@ -23,8 +23,8 @@ logger = logging.getLogger("perdure.producer")
 
 POLL_SECONDS: Final = 1.0
 CLAIM_AT_ONCE: Final = 100
-SUSPECTS_EVERY: Final = 5
-"""Every so many polls without work, the worker looks for runs that are suspected to kill their workers."""
+SUSPECTS_PATIENCE: Final = 30
+"""Polls for which a worker that is never idle leaves runs alone that are suspected to kill their workers."""
 
 
 class Producer(Service):
@@ -37,7 +37,7 @@ class Producer(Service):
         self._engine = engine
         self._connection: Connection | None = None
         self._doubtful = False
-        self._polls = 0
+        self._busy_polls = 0
         self._full = False
 
     def freed(self) -> None:
@@ -55,11 +55,10 @@ class Producer(Service):
         if self._doubtful:
             self._reconcile(incarnation)
         room = min(CLAIM_AT_ONCE, engine.settings.concurrency - engine.executor.count)
-        alone = engine.executor.suspect is not None
         self._full = room <= 0
-        self._polls += 1
-        suspects = not alone and engine.executor.count == 0 and self._polls % SUSPECTS_EVERY == 0
-        limit = 0 if alone else 1 if suspects else max(0, room)
+        limit = 0 if engine.executor.alone else max(0, room)
+        self._busy_polls = self._busy_polls + 1 if engine.executor.count else 0
+        suspects = limit > 0 and (not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0)
         found = self._poll(incarnation, suspects=suspects, limit=limit)
         for claimed in found.runs:
             self._begin(incarnation, claimed)

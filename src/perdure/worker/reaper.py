@@ -6,7 +6,9 @@ transactions can have left, and deadlines, which nobody announces.
 
 from __future__ import annotations
 
+import heapq
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from perdure.errors import WorkflowTimeout
@@ -32,6 +34,13 @@ class Reaper(Service):
         super().__init__(min(5.0, engine.settings.lease / 3))
         self._engine = engine
         self._connection: Connection | None = None
+        self._deadlines: list[float] = []
+
+    def expect(self, seconds: float) -> None:
+        """A run of this worker has to end within so many seconds: sweep then, not at the next interval."""
+        if seconds < 3600:
+            heapq.heappush(self._deadlines, time.monotonic() + max(0.0, seconds) + 0.01)
+            self.wake()
 
     def tick(self) -> float | None:
         """Do all of it once."""
@@ -47,7 +56,10 @@ class Reaper(Service):
         if row and row[0]:
             self._engine.hints.work()
             self._engine.watcher.wake()
-        return None
+        now = time.monotonic()
+        while self._deadlines and self._deadlines[0] <= now:
+            heapq.heappop(self._deadlines)
+        return min(self.interval, self._deadlines[0] - now) if self._deadlines else None
 
     def lost(self) -> None:
         """Drop the connection."""

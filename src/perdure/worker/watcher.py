@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from perdure.errors import PerdureError
 from perdure.models import Status
 from perdure.store import runs
 from perdure.store.signal import Signal, settle
@@ -32,10 +33,14 @@ class Watcher(Service):
         self._engine = engine
         self._lock = threading.Lock()
         self._watched: dict[int, list[Signal]] = {}
+        self._closed = False
 
     def watch(self, key: int) -> Signal:
         """A signal whose value will be (status, value), or the reason if the run is parked."""
         signal = Signal()
+        if self._closed:
+            signal.settle(error=_app_closed())
+            return signal
         with self._lock:
             self._watched.setdefault(key, []).append(signal)
         if not self._engine.executor.has(key):
@@ -45,6 +50,15 @@ class Watcher(Service):
     def watches(self, key: int) -> bool:
         """Whether somebody waits for its end."""
         return key in self._watched
+
+    def abandon(self) -> None:
+        """The app closes: whoever still waits is told so."""
+        with self._lock:
+            self._closed = True
+            watched, self._watched = self._watched, {}
+        for signals in watched.values():
+            for signal in signals:
+                signal.settle(error=_app_closed())
 
     def unwatch(self, key: int, signal: Signal) -> None:
         """Nobody waits for it any more."""
@@ -83,3 +97,9 @@ class Watcher(Service):
             for signal in signals:
                 signal.value = value
             settle(signals)
+
+
+def _app_closed() -> PerdureError:
+    return PerdureError(
+        "the app was closed while this run was awaited; the run goes on, here later or elsewhere"
+    )
