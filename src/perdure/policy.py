@@ -16,6 +16,10 @@ from perdure.models import Duration, seconds_of
 PUT_AWAY_AFTER: Final = 1.0
 """Seconds that a run may wait in memory: below, replaying it would cost more than keeping it."""
 
+LONG_WAIT: Final = 5.0
+"""Seconds from which a wait is long: a run that begins one is put away as soon as it is quiet, so that ten
+thousand sleepers never need memory at the same time (measured: 70 MB stayed with the process, else 10)."""
+
 SUSPECT_AFTER: Final = 2
 """Crashes in a row after which a run is suspected to cause them, and is run alone."""
 
@@ -85,6 +89,11 @@ def next_attempt(
     wait = min(seconds_of(policy.delay, "delay") * policy.backoff ** (attempt - 1), longest)
     spread = (2 * (random.random() if chance is None else chance) - 1) * policy.jitter
     return min(wait * (1 + spread), longest)
+
+
+def put_away_after(seconds: float | None) -> float:
+    """Seconds after which to look whether a run that waits so long (None: who knows) can be put away."""
+    return PUT_AWAY_AFTER if seconds is None or seconds < LONG_WAIT else 0.02
 
 
 def backoff(failures: int, longest: float = 5.0) -> float:

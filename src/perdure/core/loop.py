@@ -59,6 +59,7 @@ class LoopHost:
 
     __slots__ = (
         "_bodies",
+        "_insisting",
         "_loop",
         "_outbox",
         "_pumping",
@@ -75,6 +76,7 @@ class LoopHost:
         self.acts, self._seen, self._pumping, self._warned = 0, -1, False, False
         self.branches: set[Traced] = set()
         self._bodies: set[asyncio.Task[Any]] = set()
+        self._insisting: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
         run.host = self
 
@@ -103,6 +105,8 @@ class LoopHost:
         except BaseException as raised:
             error = raised
         self._end_branches()
+        if self._insisting is not None:
+            self._insisting.cancel()
         current.set(None)
         await drive(conclude(run, value, error), run.runtime)
         if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -332,10 +336,11 @@ class LoopHost:
                 task.cancel()
         if self.task is not None and not run.waiting:
             self.task.cancel()
-        self._loop.call_later(WARN_AFTER, self._insist)
+        if self._insisting is None:
+            self._insisting = self._loop.call_later(WARN_AFTER, self._insist)
 
     def _insist(self) -> None:
         if self.task is not None and not self.task.done():
             logger.warning("the code of run %s does not stop; cancelling it again", self.run.id)
             self.task.cancel()
-            self._loop.call_later(10 * WARN_AFTER, self._insist)
+            self._insisting = self._loop.call_later(10 * WARN_AFTER, self._insist)

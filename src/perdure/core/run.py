@@ -69,8 +69,8 @@ class Runtime(Protocol):
     def request_cancel(self, key: int) -> None:
         """Cancel another run, without waiting."""
 
-    def begun_waiting(self, run: Run) -> None:
-        """The run has begun to wait; see later whether it can be put away."""
+    def begun_waiting(self, run: Run, seconds: float | None = None) -> None:
+        """The run has begun to wait, so many seconds if that is known; see later whether it can be put away."""
 
     def ended(self, run: Run, status: Status, value: bytes) -> None:
         """A run of this worker has ended, and its end is committed."""

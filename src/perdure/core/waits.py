@@ -35,9 +35,10 @@ def sleep(
             run.waits[call.position] = 0.0
             yield ticket
             run.confirm(ticket)
-            remaining = seconds if seconds is not None else 0.0
+            remaining = seconds if seconds is not None else _until(run, until)
         run.check_owner()
-        yield from waited(run, call, run.runtime.timer(run, call.position, remaining), None)
+        timer = run.runtime.timer(run, call.position, remaining)
+        yield from waited(run, call, timer, None, remaining)
         return Told(False, b"null", None, with_records=run.answered(call.position))
 
     return recorded(branch, Kind.SLEEP, "sleep", produce, _nothing)
@@ -99,10 +100,12 @@ def _told(run: Run, value: Any, id: str, result: Payload) -> Told:
         return failure(run, error)
 
 
-def waited(run: Run, call: Call, signal: Signal, target: int | None) -> Generator[Any, Any, None]:
+def waited(
+    run: Run, call: Call, signal: Signal, target: int | None, seconds: float | None = None
+) -> Generator[Any, Any, None]:
     """Wait for a signal, in memory or put away; whoever is put away unwinds here."""
     run.waiting[call.position] = (signal, target)
-    run.runtime.begun_waiting(run)
+    run.runtime.begun_waiting(run, seconds)
     try:
         while True:
             yield DurableWait(signal)
@@ -118,6 +121,10 @@ def waited(run: Run, call: Call, signal: Signal, target: int | None) -> Generato
             raise Unwind
     finally:
         run.waiting.pop(call.position, None)
+
+
+def _until(run: Run, moment: datetime | None) -> float:
+    return 0.0 if moment is None else max(0.0, (moment - run.runtime.now()).total_seconds())
 
 
 def _nothing(_value: bytes) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
 from perdure.models import CancelReason, Status
+from perdure.policy import put_away_after
 from perdure.store import runs as stored
 from perdure.store.batch import BatchWriter
 from perdure.store.journal import Journal, JournalHooks
@@ -135,9 +136,9 @@ class Incarnation:
         """Settled once the wait at this position is over by the database's clock."""
         return self._engine.timers.add(run.key, position, seconds)
 
-    def begun_waiting(self, run: Run) -> None:
+    def begun_waiting(self, run: Run, seconds: float | None = None) -> None:
         """Look later whether the run can be put away."""
-        self._engine.timers.consider(run)
+        self._engine.timers.consider(run, put_away_after(seconds))
 
     def end_of(self, key: int) -> Signal:
         """Settled once that run has ended, or is parked."""

@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from perdure.core.run import Run
-from perdure.policy import PUT_AWAY_AFTER
 from perdure.store import claims
 from perdure.store.signal import Signal
 from perdure.worker.service import Service
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 ASK_AGAIN: Final = 0.02
 LONGEST_PAUSE: Final = 60.0
+PURGE_FROM: Final = 500
 
 
 class Timers(Service):
@@ -38,6 +38,7 @@ class Timers(Service):
         self._waits: list[tuple[float, int, int, str, Signal]] = []
         self._leavers: list[tuple[float, int, Run]] = []
         self._next = 0.0
+        self._purge_at = PURGE_FROM
 
     def add(self, run: int, position: str, seconds: float) -> Signal:
         """A signal that is settled once the wait at this position is over."""
@@ -45,9 +46,9 @@ class Timers(Service):
         self._push(self._waits, (time.monotonic() + seconds, next(self._order), run, position, signal))
         return signal
 
-    def consider(self, run: Run) -> None:
-        """Look, after a while, whether the run can be put away."""
-        self._push(self._leavers, (time.monotonic() + PUT_AWAY_AFTER, next(self._order), run))
+    def consider(self, run: Run, seconds: float) -> None:
+        """Look, in so many seconds, whether the run can be put away."""
+        self._push(self._leavers, (time.monotonic() + seconds, next(self._order), run))
 
     def tick(self) -> float | None:
         """Settle the waits that are over, and have those who only wait put away."""
@@ -55,6 +56,7 @@ class Timers(Service):
         with self._lock:
             leavers = [run for _, _, run in _pop(self._leavers, now)]
             asked = [wait for wait in _pop(self._waits, now) if not wait[4].done]
+            self._purge()
         for run in leavers:
             self._put_away(run)
         if asked:
@@ -64,6 +66,13 @@ class Timers(Service):
                 [line[0][0] for line in (self._waits, self._leavers) if line], default=now + LONGEST_PAUSE
             )
         return max(0.0, self._next - time.monotonic())
+
+    def _purge(self) -> None:
+        """Forget the waits of runs that were put away: an hour-long one would stay here for the hour."""
+        if len(self._waits) > self._purge_at:
+            self._waits = [wait for wait in self._waits if not wait[4].done]
+            heapq.heapify(self._waits)
+            self._purge_at = max(PURGE_FROM, 2 * len(self._waits))
 
     def _ask(self, asked: list[tuple[float, int, int, str, Signal]]) -> None:
         remaining = claims.due(self._engine.database, [(run, position) for _, _, run, position, _ in asked])
