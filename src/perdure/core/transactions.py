@@ -56,7 +56,11 @@ def plain_transaction(
             value = yield Invoke(
                 definition.function, (session.connection, *args), kwargs, is_async=definition.colour
             )
-            yield from session.commit_plain()
+            check_state(session, definition)
+            try:
+                yield from session.commit_plain()
+            except EndedInside:
+                raise TransactionBroken(ended_inside(definition)) from None
             return value
         except Exception as error:
             conflicts += 1
@@ -66,6 +70,26 @@ def plain_transaction(
             yield from session.roll_back()
             yield from session.close()
         yield Pause(backoff(conflicts) / 4)
+
+
+def check_state(session: Session, definition: TransactionDefinition) -> None:
+    """Refuse a transaction that the function has broken or ended."""
+    state = session.state()
+    if state == "broken":
+        raise TransactionBroken(
+            f"{definition.name} went on after an SQL error: its transaction can only be rolled back. "
+            "Let the error out, or wrap what may fail in `conn.transaction()`, which is a savepoint"
+        )
+    if state == "ended":
+        raise TransactionBroken(ended_inside(definition))
+
+
+def ended_inside(definition: TransactionDefinition) -> str:
+    """The text for a function that ended perdure's transaction."""
+    return (
+        f"{definition.name} ended its transaction itself: what it wrote before is committed, without the "
+        "step's record. Leave COMMIT and ROLLBACK to perdure; `conn.transaction()` is a savepoint"
+    )
 
 
 class _Attempts:
@@ -130,7 +154,7 @@ class _Attempts:
                 is_async=definition.colour,
                 info=info_of(self.run, self.call, attempt),
             )
-            self.check(session)
+            check_state(session, definition)
             told = success(self.run, definition.signature.result, value, attempt, runtime.monotonic() - began)
             if told.failed:
                 raise told.seen
@@ -140,29 +164,11 @@ class _Attempts:
             try:
                 yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
             except EndedInside:
-                raise TransactionBroken(self.ended_inside()) from None
+                raise TransactionBroken(ended_inside(definition)) from None
             return told
         finally:
             yield from session.roll_back()
             yield from session.close()
-
-    def check(self, session: Session) -> None:
-        """Refuse a transaction that the function has broken or ended."""
-        state = session.state()
-        if state == "broken":
-            raise TransactionBroken(
-                f"{self.definition.name} went on after an SQL error: its transaction can only be rolled back. "
-                "Let the error out, or wrap what may fail in `conn.transaction()`, which is a savepoint"
-            )
-        if state == "ended":
-            raise TransactionBroken(self.ended_inside())
-
-    def ended_inside(self) -> str:
-        """The text for a function that ended perdure's transaction."""
-        return (
-            f"{self.definition.name} ended its transaction itself: what it wrote before is committed, without the "
-            "step's record. Leave COMMIT and ROLLBACK to perdure; `conn.transaction()` is a savepoint"
-        )
 
     def found(self, value: bytes | None) -> Told:
         """The answer that an earlier attempt recorded: it did commit."""

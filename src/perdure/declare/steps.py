@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, get_args, overload
 
 import psycopg
 
@@ -222,6 +222,9 @@ def transaction(
             raise DefinitionError(
                 f"@transaction: the first argument of {function.__qualname__} is the connection"
             )
+        if isolation is not None and isolation not in get_args(Isolation):
+            choices = ", ".join(map(repr, get_args(Isolation)))
+            raise DefinitionError(f"@transaction(isolation=...): {isolation!r} is none of {choices}")
         for table, mode in (lock or {}).items():
             if mode.lower() not in _LOCK_MODES:
                 raise DefinitionError(

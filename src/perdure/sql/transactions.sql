@@ -18,3 +18,7 @@ select {schema}.fence(%(worker)s::bigint, %(slot)s::smallint, %(began)s::timesta
 insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
 values (%(run)s, %(position)s, %(grp)s, %(ord)s, %(kind)s, %(name)s, %(failed)s, %(value)s, %(attempts)s,
         %(seconds)s, %(worker)s)
+
+-- name: same_transaction
+-- Whether a transaction outside of any run is still the one that perdure began.
+select pg_catalog.transaction_timestamp() = %(began)s::timestamptz

@@ -18,7 +18,7 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from perdure.errors import TransactionBroken
+from perdure.errors import DatabaseUnavailable
 from perdure.sql import Statements
 from perdure.store.batch import FENCED_STATE
 from perdure.store.connection import is_lost, is_retryable
@@ -109,7 +109,7 @@ class Session:
             if isolation is not None:
                 self._isolated = True
                 yield self._use(self.connection.set_isolation_level, _ISOLATION[isolation])
-            self._block = self.connection.transaction()
+            self._block = self._transaction()
             start, flush = self._doors(self.connection.pipeline())
             yield self._use(start)
             try:
@@ -125,21 +125,30 @@ class Session:
 
     def begin_plain(self, isolation: str | None, locks: Mapping[str, str]) -> Steps:
         """BEGIN and lock tables: a transaction outside of any run."""
-        with _translated():
-            if isolation is not None:
-                self._isolated = True
-                yield self._use(self.connection.set_isolation_level, _ISOLATION[isolation])
-            self._block = self.connection.transaction()
-            yield self._use(self._doors(self._block)[0])
-            for table, mode in locks.items():
-                yield self._use(self.connection.execute, _lock_table(table, mode))
+        yield from self.begin(isolation, locks, -1, "")
 
     def commit_plain(self) -> Steps:
-        """COMMIT, nothing else; an unknown outcome is the caller's error, since nothing recognises it."""
-        if self.state() == "open":
+        """COMMIT; an unknown outcome is the caller's error, since nothing recognises it.
+
+        Raises:
+            EndedInside: the transaction is not the one that was begun.
+            DatabaseUnavailable: the COMMIT had no answer.
+        """
+        with _translated():
+            cursor = yield self._use(
+                self.connection.execute, self._sql["same_transaction"], {"began": self._began}
+            )
+            (same,) = yield self._use(cursor.fetchone)
+            if not same:
+                raise EndedInside
+        try:
             yield self._use(self._doors(self._block)[1], None, None, None)
-        elif self.state() == "broken":
-            raise TransactionBroken("an SQL error was swallowed: the transaction can only be rolled back")
+        except psycopg.Error as error:
+            if is_lost(error):
+                raise DatabaseUnavailable(
+                    "the COMMIT had no answer: whether it took effect is not known"
+                ) from error
+            raise
 
     def fence(self) -> Steps:
         """Hold the worker's fence until the transaction ends.
@@ -205,6 +214,11 @@ class Session:
     @property
     def _status(self) -> TransactionStatus:
         return TransactionStatus(self.connection.info.transaction_status)
+
+    def _transaction(self) -> Any:
+        # Not `connection.transaction()`: entered inside a pipeline, that opens one of its own, which stays on until
+        # the end, and the user's statements would answer late.
+        return (psycopg.AsyncTransaction if self._is_async else psycopg.Transaction)(self.connection)
 
     def _use(self, function: Callable[..., Any], *args: Any) -> Use:
         return Use(function, args, is_async=self._is_async)
