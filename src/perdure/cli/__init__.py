@@ -1,0 +1,60 @@
+"""The command line: `perdure worker | migrate | ls | show | resume | cancel`.
+
+One file for each command, which asks the same app that users open and nothing beneath it. What the user did
+wrong, or what is not there, ends as one line on stderr and an exit code that scripts can rely on (`exits`);
+a traceback means a bug.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import psycopg
+
+from perdure._version import __version__
+from perdure.cli.cancel import cancel
+from perdure.cli.exits import EXPLAINED, Exit, failure_of
+from perdure.cli.ls import ls
+from perdure.cli.migrate import migrate
+from perdure.cli.resume import resume
+from perdure.cli.show import show
+from perdure.cli.worker import worker
+from perdure.errors import PerdureError
+
+
+class _Commands(click.Group):
+    """The commands, in the order in which they are needed, with errors as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:  # click's own type
+        try:
+            return super().invoke(ctx)
+        except (PerdureError, psycopg.Error, ValueError) as error:
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            raise failure from None
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(Exit.INTERRUPTED) from None
+
+
+@click.group(
+    cls=_Commands,
+    epilog=EXPLAINED,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name="perdure", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Durable workflows on Postgres: run workers, look at runs, act on them."""
+
+
+for _command in (worker, migrate, ls, show, resume, cancel):
+    commands.add_command(_command)
+
+
+def main() -> None:
+    """Run the command that the arguments of the process name, and exit with its code."""
+    commands(prog_name="perdure")

@@ -1,0 +1,98 @@
+"""Exit codes, and which error ends with which: one line on stderr, never a traceback for what users can mend.
+
+Scripts decide by the code alone, so each means one thing for every command and keeps its number.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import IO, Any, Final
+
+import click
+import psycopg
+
+from perdure.errors import (
+    DatabaseUnavailable,
+    DefinitionError,
+    PerdureError,
+    SchemaMismatch,
+    WorkflowNotFound,
+)
+
+EXPLAINED: Final = (
+    "Exit codes: 0 done; 1 failed otherwise; 2 wrong usage; 3 no such run; 4 the run is in the wrong state; "
+    "5 the database is away; 6 the schema is missing, older or newer; 8 permission denied; 130 interrupted; "
+    "143 terminated."
+)
+
+
+class Exit(IntEnum):
+    """What the code of the process says."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    WRONG_STATE = 4
+    AWAY = 5
+    SCHEMA = 6
+    DENIED = 8
+    INTERRUPTED = 130
+
+
+class Failure(click.ClickException):
+    """Ends the command with one line on stderr.
+
+    Args:
+        code: the exit code.
+        message: what is wrong and, if there is something, what to do; line breaks become spaces.
+    """
+
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = int(code)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write the line."""
+        click.echo(f"perdure: {self.message}", file=file, err=file is None)
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """How the command ends for an error, or None if the error is a bug."""
+    match error:
+        case DatabaseUnavailable():
+            return Failure(Exit.AWAY, str(error))
+        case SchemaMismatch():
+            return Failure(Exit.SCHEMA, str(error))
+        case WorkflowNotFound():
+            return Failure(Exit.NOT_FOUND, str(error))
+        case DefinitionError():
+            return Failure(Exit.USAGE, str(error))
+        case psycopg.Error():
+            return _failure_of_database(error)
+        case PerdureError():
+            return Failure(Exit.FAILED, str(error))
+        case _:
+            return None
+
+
+def _failure_of_database(error: psycopg.Error) -> Failure:
+    match error:
+        case psycopg.errors.InsufficientPrivilege():
+            return Failure(Exit.DENIED, f"the database refuses: {error}")
+        case (
+            psycopg.errors.UndefinedTable()
+            | psycopg.errors.UndefinedColumn()
+            | psycopg.errors.UndefinedFunction()
+        ):
+            return Failure(Exit.SCHEMA, f"the schema is not perdure's, or is damaged: {error}")
+        case psycopg.ProgrammingError(sqlstate=None):
+            # libpq quotes what it could not read, which may be a password with a special character.
+            return Failure(
+                Exit.USAGE,
+                "the database URL cannot be read (special characters in a password are written as %40 and the like)",
+            )
+        case psycopg.OperationalError():
+            return Failure(Exit.AWAY, f"the database does not answer: {error}")
+        case _:
+            return Failure(Exit.FAILED, f"the database refuses: {error}")

@@ -1,0 +1,60 @@
+"""Opening what a command works with: an app that runs nothing, or, to migrate, the bare database.
+
+Apps wait half a minute for a database that is away, which is right for a service and wrong for somebody at a
+prompt, so a command first knocks once. And a command that looks must not make an embedded server where there
+was none: in the wrong folder it would find an empty database, and leave one behind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from perdure import sync
+from perdure.errors import DatabaseUnavailable
+from perdure.store.connection import connect
+
+EMBEDDED_FOLDER: Final = ".perdure"
+
+
+@contextmanager
+def client(database: str | None, schema: str | None) -> Iterator[sync.Perdure]:
+    """An open app that runs nothing and changes no schema.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached, or there is none.
+        SchemaMismatch: the schema is missing, older or newer.
+    """
+    url = url_of(database)
+    if url is not None:
+        knock(url)
+    elif not Path(EMBEDDED_FOLDER).is_dir():
+        raise DatabaseUnavailable(
+            f"there is no {EMBEDDED_FOLDER}/ in this folder: go to the one where it is, or name a database "
+            "with --database or PERDURE_DATABASE_URL"
+        )
+    with sync.Perdure(database, schema=schema, worker=False, migrate=False) as app:
+        yield app
+
+
+def url_of(database: str | None) -> str | None:
+    """The URL given, else PERDURE_DATABASE_URL, else None: the embedded server."""
+    return database or os.environ.get("PERDURE_DATABASE_URL") or None
+
+
+def knock(url: str) -> None:
+    """Connect once.
+
+    Raises:
+        DatabaseUnavailable: it does not answer, or lets nobody in under this name.
+        psycopg.ProgrammingError: the URL cannot be read.
+    """
+    try:
+        connect(url, name="command").close()
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"the database does not answer: {error}") from error
