@@ -14,12 +14,13 @@ import psycopg
 
 from perdure._version import __version__
 from perdure.cli.cancel import cancel
-from perdure.cli.exits import EXPLAINED, Exit, failure_of
+from perdure.cli.exits import EXPLAINED, Exit, Failure, failure_of
 from perdure.cli.ls import ls
 from perdure.cli.migrate import migrate
 from perdure.cli.resume import resume
 from perdure.cli.show import show
 from perdure.cli.worker import worker
+from perdure.cli.writing import safe
 from perdure.errors import PerdureError
 
 
@@ -32,11 +33,12 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # click's own type
         try:
             return super().invoke(ctx)
-        except (PerdureError, psycopg.Error, ValueError) as error:
-            failure = failure_of(error)
+        except (Failure, PerdureError, psycopg.Error, ValueError) as error:
+            failure = error if isinstance(error, Failure) else failure_of(error)
             if failure is None:
                 raise
-            raise failure from None
+            click.echo(f"perdure: {safe(str(failure))}", err=True)
+            raise click.exceptions.Exit(failure.code) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(Exit.INTERRUPTED) from None
 

@@ -6,9 +6,8 @@ Scripts decide by the code alone, so each means one thing for every command and 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import IO, Any, Final
+from typing import Final
 
-import click
 import psycopg
 
 from perdure.errors import (
@@ -40,7 +39,7 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-class Failure(click.ClickException):
+class Failure(Exception):
     """Ends the command with one line on stderr.
 
     Args:
@@ -50,11 +49,7 @@ class Failure(click.ClickException):
 
     def __init__(self, code: Exit, message: str) -> None:
         super().__init__(" ".join(message.split()))
-        self.exit_code = int(code)
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Write the line."""
-        click.echo(f"perdure: {self.message}", file=file, err=file is None)
+        self.code = code
 
 
 def failure_of(error: Exception) -> Failure | None:

@@ -11,7 +11,7 @@ import click
 
 from perdure.cli.documents import LINE, run_document
 from perdure.cli.opening import client
-from perdure.cli.options import Moment, database_options, output_option, tags_of
+from perdure.cli.options import database_options, moment, output_option, tags_of
 from perdure.cli.writing import Form, local, shortened, took, write_json, write_lines, write_table
 from perdure.models import RunFilter, RunInfo, Status
 
@@ -32,9 +32,9 @@ from perdure.models import RunFilter, RunInfo, Status
 @click.option("--parent", metavar="ID", help="Run that started it.")
 @click.option("--prefix", metavar="TEXT", help="Beginning of the id.")
 @click.option(
-    "--created-after", metavar="TIME", type=Moment(), help="Born at or after: ISO 8601, or 2h (ago)."
+    "--created-after", metavar="TIME", callback=moment, help="Born at or after: ISO 8601, or 2h (ago)."
 )
-@click.option("--created-before", metavar="TIME", type=Moment(), help="Born before.")
+@click.option("--created-before", metavar="TIME", callback=moment, help="Born before.")
 @click.option("--error", metavar="TEXT", help="Text in the error, or in the reason for parking.")
 @click.option(
     "--limit", "-n", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many."
@@ -104,7 +104,7 @@ def _remark(run: RunInfo) -> str:
     remarks = [
         f"until {local(run.wakes)}" if run.wakes and not run.finished else "",
         "to be cancelled" if run.cancel_requested and not run.finished else "",
-        f"taken over {run.takeovers}×" if run.takeovers else "",
+        f"taken over {run.takeovers} times" if run.takeovers else "",
         shortened(run.reason or ""),
     ]
     return ", ".join(filter(None, remarks))

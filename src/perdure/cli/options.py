@@ -48,25 +48,22 @@ def run_ids(command: C) -> C:
     return click.argument("ids", metavar="ID...", nargs=-1, required=True)(command)
 
 
-class Moment(click.ParamType):
-    """A time: ISO 8601, in local time unless it names a zone, or `2h`: so long ago."""
+def moment(context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
+    """Read a time: ISO 8601, in local time unless it names a zone, or `2h`: so long ago.
 
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:  # click hands over text, or what a default is
-        """Read the text."""
-        if isinstance(value, datetime):
-            return value
-        if ago := _AGO.fullmatch(value):
-            return datetime.now(UTC) - timedelta(**{_UNITS[ago["unit"]]: float(ago["number"])})
-        try:
-            return datetime.fromisoformat(value).astimezone()
-        except ValueError:
-            self.fail(
-                f"{value!r} is no time: write 2026-11-22, 2026-11-22T14:30+01:00 or 2h (ago)", param, ctx
-            )
+    Raises:
+        BadParameter: it is neither.
+    """
+    if text is None:
+        return None
+    if ago := _AGO.fullmatch(text):
+        return datetime.now(UTC) - timedelta(**{_UNITS[ago["unit"]]: float(ago["number"])})
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no time: write 2026-11-22, 2026-11-22T14:30+01:00 or 2h (ago)", context, option
+        ) from None
 
 
 def tags_of(pairs: Iterable[str]) -> Mapping[str, Any] | None:

@@ -39,7 +39,7 @@ claimed as (
     from chosen c
     where l.key = c.key
     returning l.key, c.begun, l.workflow, l.recoveries, l.cancel, l.deadline - {schema}.clock() as remaining)
-select (select count(*) from woken) as woken,
+select {schema}.clock() as now, (select count(*) from woken) as woken,
        (select array_agg(x.key || ':' || x.cancel) from {schema}.live x
         where x.worker = %(worker)s::bigint and x.cancel > 0) as cancels,
        c.key, c.begun, c.workflow, c.recoveries, c.cancel, r.id, r.input,
@@ -71,7 +71,8 @@ select run, position from {schema}.intents where run = any(%(keys)s::bigint[])
 
 -- name: due_waits
 -- Which of these waits are over, and how long the others still take, by the clock of the database.
-select w.run, w.position, extract(epoch from w.due - {schema}.clock())::double precision as remaining
+select w.run, w.position, extract(epoch from w.due - {schema}.clock())::double precision as remaining,
+       {schema}.clock() as now
 from unnest(%(run)s::bigint[], %(position)s::text[]) as t (run, position)
 join {schema}.waits w on w.run = t.run and w.position = t.position
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from perdure.models import CancelReason
@@ -38,6 +39,7 @@ class ClaimedRun:
 class Poll:
     """What one poll found."""
 
+    now: datetime
     runs: tuple[ClaimedRun, ...]
     woken: int
     cancels: dict[int, CancelReason]
@@ -68,13 +70,13 @@ def poll(
     rows = connection.execute(database.statements["claim_runs"], parameters, binary=True).fetchall()
     runs = [
         ClaimedRun(key, id, workflow, bytes(input), begun, recoveries, CancelReason(cancel), remaining)
-        for _, _, key, begun, workflow, recoveries, cancel, id, input, remaining in rows
+        for _, _, _, key, begun, workflow, recoveries, cancel, id, input, remaining in rows
         if key is not None
     ]
     load_histories(connection, database, [run for run in runs if run.begun])
-    woken, cancels = rows[0][:2]
+    now, woken, cancels = rows[0][:3]
     pairs = (pair.split(":") for pair in cancels or ())
-    return Poll(tuple(runs), woken, {int(key): CancelReason(int(reason)) for key, reason in pairs})
+    return Poll(now, tuple(runs), woken, {int(key): CancelReason(int(reason)) for key, reason in pairs})
 
 
 def load_histories(connection: Connection, database: Database, runs: Sequence[ClaimedRun]) -> None:
@@ -109,13 +111,17 @@ def hand_over(connection: Connection, database: Database, worker: int, keys: Seq
     connection.execute(database.statements["hand_over"], {"keys": Bigints(list(keys)), "worker": worker})
 
 
-def due(database: Database, waits: Sequence[tuple[int, str]]) -> dict[tuple[int, str], float]:
-    """Seconds that these waits still take, by the database's clock."""
+def due(
+    database: Database, waits: Sequence[tuple[int, str]]
+) -> tuple[dict[tuple[int, str], float], datetime | None]:
+    """Seconds that these waits still take, by the database's clock, and its time."""
     columns = {
         "run": Bigints([run for run, _ in waits]),
         "position": Texts([position for _, position in waits]),
     }
-    return {(run, position): remaining for run, position, remaining in database.run("due_waits", columns)}
+    rows = database.run("due_waits", columns)
+    remaining = {(run, position): seconds for run, position, seconds, _ in rows}
+    return remaining, rows[0][3] if rows else None
 
 
 def wake_waiters(database: Database, keys: Sequence[int]) -> list[int]:

@@ -88,6 +88,10 @@ class Incarnation:
     def renewed(self, sent: float, now: datetime) -> None:
         """A renewal was answered."""
         self._renewed_at = sent
+        self.saw(now)
+
+    def saw(self, now: datetime) -> None:
+        """The database told its time."""
         self._clock_base = (now, boot_time())
 
     def oldest_unanswered(self) -> float | None:

@@ -60,6 +60,7 @@ class Producer(Service):
         self._busy_polls = self._busy_polls + 1 if engine.executor.count else 0
         suspects = limit > 0 and (not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0)
         found = self._poll(incarnation, suspects=suspects, limit=limit)
+        incarnation.saw(found.now)
         for claimed in found.runs:
             self._begin(incarnation, claimed)
         for key, reason in found.cancels.items():

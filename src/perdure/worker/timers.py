@@ -75,7 +75,11 @@ class Timers(Service):
             self._purge_at = max(PURGE_FROM, 2 * len(self._waits))
 
     def _ask(self, asked: list[tuple[float, int, int, str, Signal]]) -> None:
-        remaining = claims.due(self._engine.database, [(run, position) for _, _, run, position, _ in asked])
+        remaining, now = claims.due(
+            self._engine.database, [(run, position) for _, _, run, position, _ in asked]
+        )
+        if now is not None:
+            self._engine.incarnation.saw(now)  # whoever wakes now finds that it is as late as it slept
         for _, _, run, position, signal in asked:
             # A wait without a row was answered or forgotten: whoever still waits for it may go on and look.
             left = remaining.get((run, position), 0.0)
