@@ -18,7 +18,11 @@ from perdure.models import RunFilter, RunInfo, Status
 
 @click.command()
 @click.option(
-    "--status", "-s", type=click.Choice([*Status]), multiple=True, help="Where the run stands; repeatable."
+    "--status",
+    "-s",
+    type=click.Choice([str(status) for status in Status]),
+    multiple=True,
+    help="Where the run stands; repeatable.",
 )
 @click.option(
     "--workflow", "-w", metavar="NAME", multiple=True, help="Stored name of the workflow; repeatable."
@@ -84,8 +88,8 @@ def _write_table(runs: Sequence[RunInfo]) -> None:
         click.echo("no runs match", err=True)
         return
     now = datetime.now(UTC)
-    heads = ("id", "workflow", "status", "queue", "created", "took", "")
-    rows = (
+    heads = ("id", "workflow", "status", "queue", "created", "took", "remark")
+    rows = [
         (
             run.id,
             run.workflow,
@@ -96,7 +100,7 @@ def _write_table(runs: Sequence[RunInfo]) -> None:
             _remark(run),
         )
         for run in runs
-    )
+    ]
     write_table(heads, rows)
 
 

@@ -37,7 +37,7 @@ def output_option(command: C) -> C:
         "--output",
         "-o",
         "form",
-        type=click.Choice([*Form]),
+        type=click.Choice([str(form) for form in Form]),
         callback=lambda _context, _option, given: Form.chosen(given),
         help="How to write the answer.  [default: table on a terminal, else text]",
     )(command)

@@ -18,9 +18,9 @@ from perdure.models import RunInfo
 @database_options
 @output_option
 def resume(ids: Sequence[str], database: str | None, schema: str | None, form: Form) -> None:
-    """Have parked and failed runs go on where they stopped, on today's code.
+    """Have parked and failed runs go on.
 
-    Of a failed run the error that ended it is forgotten, and that step runs again. Any other run has
+    They go on where they stopped, on today's code. Of a failed run the error that ended it is forgotten, and that step runs again. Any other run has
     nothing to resume (exit code 4).
     """
     with client(database, schema) as app:

@@ -35,9 +35,9 @@ STEP_HEADS = ("position", "step", "kind", "at", "took", "tries", "worker", "told
 @database_options
 @output_option
 def show(id: str, database: str | None, schema: str | None, form: Form) -> None:
-    """Show one run: where it stands, why it waits, its steps in order, its workers.
+    """Show one run and its steps.
 
-    Values are shortened; with -o json they are whole.
+    Where it stands, why it waits, what its code has been told, in order, and by which workers. Values are shortened; with -o json they are whole.
     """
     with client(database, schema) as app:
         detail = app.runs.get(id)
@@ -137,7 +137,7 @@ def _draw(detail: RunDetail) -> None:
     if detail.steps:
         click.echo()
         begun = detail.info.created
-        write_table(STEP_HEADS, (_step_row(step, begun) for step in detail.steps), whole=(1,))
+        write_table(STEP_HEADS, [_step_row(step, begun) for step in detail.steps])
 
 
 def _step_row(step: StepInfo, begun: datetime) -> tuple[str, ...]:

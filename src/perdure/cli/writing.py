@@ -17,6 +17,9 @@ import click
 LONGEST_VALUE: Final = 60
 """Characters of a value that are shown to people; JSON has all of it."""
 
+_LEAST_LAST: Final = 30
+"""Width that a table's last column has at least, if it needs it."""
+
 STYLES: Final = {
     "scheduled": "yellow",
     "queued": "yellow",
@@ -59,37 +62,40 @@ def write_lines(rows: Iterable[Sequence[Any]]) -> None:
         click.echo("\t".join(plain(field) for field in row))
 
 
-def write_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Sequence[int] = (0,)) -> None:
+def write_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write rows as a table for people.
 
+    Only the last column gives way to a narrow terminal: half an id is of no use, so a line that does not
+    fit goes over the edge.
+
     Args:
-        heads: names of the columns; one called `status` is coloured.
+        heads: names of the columns; the one called `status` is coloured.
         rows: texts.
-        whole: columns that are never cut short.
     """
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[safe(cell) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, head in enumerate(heads):
-        overflow = "fold" if number in whole else "ellipsis"
-        table.add_column(head, no_wrap=number not in whole, overflow=overflow)  # type: ignore[arg-type]
-    for row in rows:
-        cells = (safe(cell) for cell in row)
-        table.add_row(
-            *(
-                Text(cell, style=STYLES.get(cell, "") if head == "status" else "")
-                for head, cell in zip(heads, cells, strict=True)
-            )
+    for head in heads[:-1]:
+        table.add_column(head, no_wrap=True)
+    table.add_column(heads[-1], overflow="fold")
+    for row in cells:
+        styles = (
+            STYLES.get(cell, "") if head == "status" else "" for head, cell in zip(heads, row, strict=True)
         )
-    write_drawn(table)
+        table.add_row(*(Text(cell, style=style) for cell, style in zip(row, styles, strict=True)))
+    widths = [max(map(len, column)) + 2 for column in zip(heads, *cells, strict=True)]
+    write_drawn(table, width=sum(widths[:-1]) + min(widths[-1], _LEAST_LAST))
 
 
-def write_drawn(*drawn: Any) -> None:
-    """Write what rich draws."""
+def write_drawn(drawn: Any, *, width: int = 0) -> None:
+    """Write what rich draws, in the terminal's width, but in no less than this."""
     from rich.console import Console
 
-    Console(highlight=False, markup=False, emoji=False, soft_wrap=False).print(*drawn, sep="\n")
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.width = max(console.width, width)
+    console.print(drawn, soft_wrap=False)
 
 
 def safe(text: str) -> str:

@@ -109,7 +109,11 @@ def settle(signals: Iterable[Signal]) -> None:
                 waiter.release()
             else:
                 waiter()
+    here = asyncio._get_running_loop() if futures else None  # noqa: SLF001  (no error, no cost)
     for loop, batch in futures.items():
+        if loop is here:
+            _resolve(batch)
+            continue
         try:
             loop.call_soon_threadsafe(_resolve, batch)
         except RuntimeError:  # the loop is closed: nobody waits there any more
