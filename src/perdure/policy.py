@@ -91,9 +91,16 @@ def next_attempt(
     return min(wait * (1 + spread), longest)
 
 
-def put_away_after(seconds: float | None) -> float:
-    """Seconds after which to look whether a run that waits so long (None: who knows) can be put away."""
-    return PUT_AWAY_AFTER if seconds is None or seconds < LONG_WAIT else 0.02
+def put_away_after(seconds: float | None) -> float | None:
+    """Seconds after which to look whether a run that waits so long (None: who knows) can be put away.
+
+    None: not at all, since it would be back almost at once.
+    """
+    if seconds is None:
+        return PUT_AWAY_AFTER
+    if seconds >= LONG_WAIT:
+        return 0.02
+    return PUT_AWAY_AFTER if seconds >= 2.5 * PUT_AWAY_AFTER else None
 
 
 def backoff(failures: int, longest: float = 5.0) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,7 +28,7 @@ from perdure.cli.writing import (
 )
 from perdure.models import RunDetail, Status, StepInfo
 
-STEP_HEADS = ("position", "step", "kind", "at", "took", "tries", "worker", "told")
+STEP_HEADS = ("position", "step", "kind", "at", "took", "tries", "worker", "result")
 
 
 @click.command()
@@ -46,7 +47,7 @@ def show(id: str, database: str | None, schema: str | None, form: Form) -> None:
             write_json(detail_document(detail))
         case Form.TEXT:
             write_lines((label, value) for label, value in _facts(detail, plain))
-            write_lines(_step_line(step) for step in detail.steps)
+            write_lines(_step_line(step) for step in in_order(detail.steps))
             write_lines(("on", str(number), name) for number, name in sorted(detail.workers.items()))
         case Form.TABLE:
             _draw(detail)
@@ -69,6 +70,19 @@ def why_it_waits(detail: RunDetail) -> list[str]:
             return [f"for somebody to mend it and run: perdure resume {info.id}"]
         case _:
             return list(detail.waits)
+
+
+def in_order(steps: Sequence[StepInfo]) -> list[StepInfo]:
+    """Steps as the code was told them, and readings of the clock, which have no place among them, by time."""
+    readings = deque(step for step in steps if step.group is None)
+    ordered: list[StepInfo] = []
+    for step in steps:
+        if step.group is None:
+            continue
+        while readings and readings[0].recorded < step.recorded:
+            ordered.append(readings.popleft())
+        ordered.append(step)
+    return [*ordered, *readings]
 
 
 def _facts(detail: RunDetail, time: Any) -> Iterator[tuple[str, str]]:
@@ -137,7 +151,7 @@ def _draw(detail: RunDetail) -> None:
     if detail.steps:
         click.echo()
         begun = detail.info.created
-        write_table(STEP_HEADS, [_step_row(step, begun) for step in detail.steps])
+        write_table(STEP_HEADS, [_step_row(step, begun) for step in in_order(detail.steps)])
 
 
 def _step_row(step: StepInfo, begun: datetime) -> tuple[str, ...]:

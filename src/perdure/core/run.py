@@ -31,6 +31,10 @@ class Runtime(Protocol):
     """What a run needs of the worker that owns it."""
 
     worker: int
+    version: str | None
+    """Version of the code, which runs that begin here get."""
+    home_queue: str
+    """Queue in which a run that began here without one waits when it has to."""
     exceptions: tuple[type[BaseException], ...]
 
     def alive(self) -> bool:
@@ -57,8 +61,8 @@ class Runtime(Protocol):
     def end_of(self, key: int) -> Signal:
         """Settled with (status, value) once that run has ended, or with a reason if it is parked."""
 
-    def can_run(self, definition: WorkflowDefinition) -> bool:
-        """Whether runs of it may run in this process."""
+    def can_run(self, definition: WorkflowDefinition, version: str | None) -> bool:
+        """Whether runs of it, of this version, may run in this process."""
 
     def launch(self, run: Run, ticket: Ticket) -> None:
         """Run a child here once its ticket is committed."""

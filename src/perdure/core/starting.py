@@ -49,7 +49,7 @@ class Starting:
 def begin(runtime: Runtime, what: Start, new_id: str) -> Starting:
     """Prepare a start from outside."""
     key, here = runtime.new_key(), runs_here(runtime, what)
-    record = start_record(key, what.options.id or new_id, what, here=here)
+    record = start_record(runtime, key, what.options.id or new_id, what, here=here)
     ticket = Ticket(record)
     run = None
     if here is not None:
@@ -93,7 +93,7 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
         key = runtime.new_key()
         id = given or f"{run.id}/{call.position}"
         here = runs_here(runtime, what)
-        record = start_record(key, id, what, here=here, parent=(run.key, call.position))
+        record = start_record(runtime, key, id, what, here=here, parent=(run.key, call.position))
         child = None
         if here is not None:
             runtime.expect(key)
@@ -142,7 +142,7 @@ def runs_here(runtime: Runtime, what: Start) -> WorkflowDefinition | None:
     options = what.options
     if options.queue is not None or options.delay is not None or what.definition is None:
         return None
-    return what.definition if runtime.can_run(what.definition) else None
+    return what.definition if runtime.can_run(what.definition, options.version) else None
 
 
 def timeout_of(what: Start) -> float | None:
@@ -153,6 +153,7 @@ def timeout_of(what: Start) -> float | None:
 
 
 def start_record(
+    runtime: Runtime,
     key: int,
     id: str,
     what: Start,
@@ -165,11 +166,13 @@ def start_record(
     extra: dict[str, Any] = {}
     if here is None:
         extra["queue"] = options.queue or DEFAULT_QUEUE
+    elif runtime.home_queue != DEFAULT_QUEUE:
+        extra["home"] = runtime.home_queue
     given = {
         "priority": options.priority or None,
         "delay": options.delay,
         "timeout": timeout_of(what),
-        "version": options.version,
+        "version": options.version or (runtime.version if here is not None else None),
         "tags": dict(options.tags) if options.tags else None,
         "parent": parent and parent[0],
         "position": parent and parent[1],

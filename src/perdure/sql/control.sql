@@ -36,12 +36,13 @@ from gone join {schema}.runs r using (key)
 returning key
 
 -- name: forget_last_failure
--- The error that ended a run that is to be revived: its last recorded group, where that failed, is forgotten, so that
--- the step runs again.
+-- What ended a run that is to be revived: its last recorded group, where that failed, so that the step runs
+-- again; and the word to stop that a timeout gave it, with all that it did after.
 delete from {schema}.steps s
-where s.run = any(%(keys)s::bigint[]) and s.failed
+where s.run = any(%(keys)s::bigint[])
   and exists (select 1 from {schema}.ends e where e.key = s.run and e.status = 8)
-  and s.grp = (select max(x.grp) from {schema}.steps x where x.run = s.run)
+  and ((s.failed and s.grp = (select max(x.grp) from {schema}.steps x where x.run = s.run))
+       or s.grp >= (select min(x.grp) from {schema}.steps x where x.run = s.run and x.kind = 7))
 
 -- name: key_of
 -- The run that has this id now.

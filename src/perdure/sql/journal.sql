@@ -56,7 +56,8 @@ with t as materialized (
          as t (key, id, workflow, input, options)),
 born as (
     insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, worker)
-    select t.key, t.id, t.workflow, t.input, (t.o ->> 'parent')::bigint, t.o ->> 'position', t.o ->> 'queue',
+    select t.key, t.id, t.workflow, t.input, (t.o ->> 'parent')::bigint, t.o ->> 'position',
+           coalesce(t.o ->> 'queue', t.o ->> 'home'),
            t.o ->> 'version', t.o -> 'tags', %(worker)s::bigint
     from t
     where t.o is null or t.o ->> 'parent' is null
@@ -68,7 +69,7 @@ insert into {schema}.live (key, workflow, status, worker, queue, priority, arriv
 select t.key, t.workflow,
        case when t.o ->> 'queue' is null then 3 when t.o ->> 'delay' is null then 2 else 1 end,
        case when t.o ->> 'queue' is null then %(worker)s::bigint end,
-       coalesce(t.o ->> 'queue', 'default'),
+       coalesce(t.o ->> 'queue', t.o ->> 'home', 'default'),
        coalesce((t.o ->> 'priority')::integer, 0),
        case when t.o ->> 'queue' is null then 0 else nextval('{schema}.arrivals') end,
        {schema}.clock() + (t.o ->> 'delay')::double precision * interval '1 second',

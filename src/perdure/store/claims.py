@@ -42,6 +42,7 @@ class Poll:
     now: datetime
     runs: tuple[ClaimedRun, ...]
     woken: int
+    next_due: float | None
     cancels: dict[int, CancelReason]
 
 
@@ -63,6 +64,7 @@ def poll(
         "queues": list(queues),
         "workflows": list(workflows),
         "versions": None if versions is None else list(versions),
+        "version": versions[0] if versions else None,
         "suspects": suspects,
         "claim_limit": limit,
         "wake_limit": WAKE_LIMIT,
@@ -70,13 +72,15 @@ def poll(
     rows = connection.execute(database.statements["claim_runs"], parameters, binary=True).fetchall()
     runs = [
         ClaimedRun(key, id, workflow, bytes(input), begun, recoveries, CancelReason(cancel), remaining)
-        for _, _, _, key, begun, workflow, recoveries, cancel, id, input, remaining in rows
+        for _, _, _, _, key, begun, workflow, recoveries, cancel, id, input, remaining in rows
         if key is not None
     ]
     load_histories(connection, database, [run for run in runs if run.begun])
-    now, woken, cancels = rows[0][:3]
+    now, woken, next_due, cancels = rows[0][:4]
     pairs = (pair.split(":") for pair in cancels or ())
-    return Poll(now, tuple(runs), woken, {int(key): CancelReason(int(reason)) for key, reason in pairs})
+    return Poll(
+        now, tuple(runs), woken, next_due, {int(key): CancelReason(int(reason)) for key, reason in pairs}
+    )
 
 
 def load_histories(connection: Connection, database: Database, runs: Sequence[ClaimedRun]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
-from perdure.models import CancelReason, Status
+from perdure.models import DEFAULT_QUEUE, CancelReason, Status
 from perdure.policy import put_away_after
 from perdure.store import runs as stored
 from perdure.store.batch import BatchWriter
@@ -49,6 +49,9 @@ class Incarnation:
     def __init__(self, engine: Engine, number: int, now: datetime, *, owns: bool) -> None:
         self.worker, self.owns = number, owns
         self.exceptions = engine.settings.exceptions
+        self.version = engine.settings.version
+        listen = engine.settings.listen or (DEFAULT_QUEUE,)
+        self.home_queue = DEFAULT_QUEUE if DEFAULT_QUEUE in listen else listen[0]
         self._engine = engine
         self._keys = itertools.count(number << 32)
         self._lease = engine.settings.lease
@@ -142,15 +145,19 @@ class Incarnation:
 
     def begun_waiting(self, run: Run, seconds: float | None = None) -> None:
         """Look later whether the run can be put away."""
-        self._engine.timers.consider(run, put_away_after(seconds))
+        after = put_away_after(seconds)
+        if after is not None:
+            self._engine.timers.consider(run, after)
 
     def end_of(self, key: int) -> Signal:
         """Settled once that run has ended, or is parked."""
         return self._engine.watcher.watch(key)
 
-    def can_run(self, definition: WorkflowDefinition) -> bool:
-        """Whether runs of it may run in this process."""
-        return self.owns and not self.dead and self._engine.accepts_runs()
+    def can_run(self, definition: WorkflowDefinition, version: str | None) -> bool:
+        """Whether runs of it, of this version, may run in this process."""
+        versions = self._engine.settings.versions
+        fits = version is None or versions is None or version in versions
+        return fits and self.owns and not self.dead and self._engine.accepts_runs()
 
     def launch(self, run: Run, ticket: Ticket) -> None:
         """Run a run here once its ticket is committed."""

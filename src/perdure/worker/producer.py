@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.producer")
 
 POLL_SECONDS: Final = 1.0
+SOONEST: Final = 0.02
 CLAIM_AT_ONCE: Final = 100
 SUSPECTS_PATIENCE: Final = 30
 """Polls for which a worker that is never idle leaves runs alone that are suspected to kill their workers."""
@@ -65,7 +66,10 @@ class Producer(Service):
             self._begin(incarnation, claimed)
         for key, reason in found.cancels.items():
             engine.executor.cancel(key, reason)
-        return 0.0 if found.woken or (found.runs and len(found.runs) == limit) else None
+        if found.woken or (found.runs and len(found.runs) == limit):
+            return 0.0
+        # Whoever wakes next is not to wait for the poll after.
+        return None if found.next_due is None else min(POLL_SECONDS, max(SOONEST, found.next_due))
 
     def lost(self) -> None:
         """Drop the connection."""
