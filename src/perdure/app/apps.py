@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, Unpack
 
@@ -30,10 +31,8 @@ class Perdure(BaseApp):
             DatabaseUnavailable: the database cannot be reached.
             SchemaMismatch: the schema does not fit this version of perdure.
         """
-        loop = asyncio.get_running_loop()
+        loop = (asyncio.get_running_loop(), threading.get_ident())
         await asyncio.to_thread(self._open, loop)
-        assert self._engine is not None
-        self._engine.loops.use(loop)
         return self
 
     async def close(self) -> None:

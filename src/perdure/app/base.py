@@ -152,7 +152,7 @@ class BaseApp:
 
     # -- life ------------------------------------------------------------------------------------
 
-    def _open(self, loop: asyncio.AbstractEventLoop | None) -> None:
+    def _open(self, loop: tuple[asyncio.AbstractEventLoop, int] | None) -> None:
         if self._engine is not None:
             raise PerdureError(f"app {self.name!r} is open already")
         self.pid = os.getpid()

@@ -157,7 +157,7 @@ def _announce(app: App) -> None:
         settings.grace,
         len(workflows),
         _place(app),
-        app.schema,
+        app.database.schema,
     )
     for name, definition in sorted(workflows.items()):
         logger.info("workflow %s (%s)", name, "async" if definition.colour else "blocking")

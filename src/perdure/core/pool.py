@@ -32,6 +32,11 @@ class Threads:
             self._queue.append(work)
             self._staff()
 
+    @property
+    def free(self) -> int:
+        """How many more threads could begin to work now."""
+        return max(0, self._limit - self._working - len(self._queue))
+
     def call(self, work: Callable[[], Any]) -> Signal:
         """Run `work` in a thread; the signal has its value or its error."""
         signal = Signal()

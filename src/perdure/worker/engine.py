@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
@@ -97,10 +97,15 @@ class Engine:
 
     # -- life --------------------------------------------------------------------------------------
 
-    def start(self, context: Context, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Begin to live as a worker, or as a client; `context` is what the code of every run begins with."""
+    def start(self, context: Context, loop: tuple[asyncio.AbstractEventLoop, int] | None = None) -> None:
+        """Begin to live as a worker, or as a client.
+
+        Args:
+            context: the context variables that the code of every run begins with.
+            loop: where `async def` code is to run, and that loop's thread; a loop of its own by default.
+        """
         if loop is not None:
-            self.loops.use(loop)
+            self.loops.use(*loop)
         self.executor.use_context(context)
         self.incarnation = self._new_life()
         for service in self._services():
@@ -199,8 +204,14 @@ class Engine:
         self.hints.committed(batch)
 
     def heard(self, hint: str) -> None:
-        """Somebody says that there may be something to do."""
-        kinds = hint.split()
+        """Somebody says that there may be something to do: the number of who says it, and what kind."""
+        number, *kinds = hint.split()
+        if number == str(self.incarnation.worker):
+            return  # our own, which was heard when it was sent
+        self.told(kinds)
+
+    def told(self, kinds: Iterable[str]) -> None:
+        """There may be something to do, of these kinds."""
         if WORK in kinds or CANCEL in kinds:
             self.producer.wake()
         if ENDED in kinds:

@@ -7,6 +7,7 @@ from a connection of their own, never with a batch. Runs that wait for an end ar
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 from perdure.store import claims
@@ -32,6 +33,7 @@ class Hints(Service):
         self._lock = threading.Lock()
         self._ends: list[int] = []
         self._kinds: set[str] = set()
+        self._sent_at = 0.0
 
     def committed(self, batch: Batch) -> None:
         """Look at a batch that was just committed."""
@@ -58,21 +60,23 @@ class Hints(Service):
 
     def tick(self) -> float | None:
         """Send what has gathered."""
-        if not self.stopping:
-            self._stopping.wait(GATHER_SECONDS)
+        early = self._sent_at + GATHER_SECONDS - time.monotonic()
+        if early > 0:
+            self._stopping.wait(early)  # the first goes at once; those that follow it gather
+        self._sent_at = time.monotonic()
         with self._lock:
             ends, self._ends = self._ends, []
             kinds, self._kinds = self._kinds, set()
+        number = self._engine.incarnation.worker
         if ends:
-            number = self._engine.incarnation.worker
             if any(key >> 32 != number for key in ends):
                 kinds.add(ENDED)
             if claims.wake_waiters(self._engine.database, ends):
                 kinds |= {WORK, ENDED}
         if kinds:
-            self._engine.heard(" ".join(sorted(kinds)))
-            channel = self._engine.database.channel
-            self._engine.database.run("hint", {"channel": channel, "payload": " ".join(sorted(kinds))})
+            self._engine.told(kinds)
+            payload = f"{number} {' '.join(sorted(kinds))}"
+            self._engine.database.run("hint", {"channel": self._engine.database.channel, "payload": payload})
         return None
 
     def close(self) -> None:

@@ -23,11 +23,11 @@ class Loops:
         self._thread: threading.Thread | None = None
         self._loop_thread: int | None = None
 
-    def use(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Use the running loop on which the app was opened."""
+    def use(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
+        """Use the loop on which the app is opened, which runs in this thread."""
         with self._lock:
             self._adopt(loop)
-            self._loop_thread = threading.get_ident()
+            self._loop_thread = thread
 
     def submit(self, work: Callable[[asyncio.AbstractEventLoop, Outbox], None]) -> None:
         """Have `work` done on the loop; at once, where this is the loop's thread."""

@@ -39,10 +39,13 @@ class Producer(Service):
         self._connection: Connection | None = None
         self._doubtful = False
         self._busy_polls = 0
-        self._full = False
+        self._full = self._threadless = False
 
     def freed(self) -> None:
         """A run has left memory: there may be room again."""
+        if self._threadless and self._engine.threads.free:
+            self._threadless = False
+            self.wake()
         if self._full and self._engine.executor.count <= self._engine.settings.concurrency * 3 // 4:
             self._full = False
             self.wake()
@@ -57,10 +60,11 @@ class Producer(Service):
             self._reconcile(incarnation)
         room = min(CLAIM_AT_ONCE, engine.settings.concurrency - engine.executor.count)
         self._full = room <= 0
+        names, room = self._fitting(room)
         limit = 0 if engine.executor.alone else max(0, room)
         self._busy_polls = self._busy_polls + 1 if engine.executor.count else 0
         suspects = limit > 0 and (not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0)
-        found = self._poll(incarnation, suspects=suspects, limit=limit)
+        found = self._poll(incarnation, names, suspects=suspects, limit=limit)
         incarnation.saw(found.now)
         for claimed in found.runs:
             self._begin(incarnation, claimed)
@@ -79,7 +83,7 @@ class Producer(Service):
 
     close = lost
 
-    def _poll(self, incarnation: Incarnation, *, suspects: bool, limit: int) -> Poll:
+    def _poll(self, incarnation: Incarnation, names: list[str], *, suspects: bool, limit: int) -> Poll:
         settings = self._engine.settings
         try:
             return claims.poll(
@@ -87,7 +91,7 @@ class Producer(Service):
                 self._engine.database,
                 worker=incarnation.worker,
                 queues=settings.listen or (DEFAULT_QUEUE,),
-                workflows=list(workflows),
+                workflows=names,
                 versions=settings.versions,
                 suspects=suspects,
                 limit=limit,
@@ -96,6 +100,17 @@ class Producer(Service):
             # The claim may have been committed all the same: what is ours then is not in memory.
             self._doubtful = self._doubtful or is_lost(error)
             raise
+
+    def _fitting(self, room: int) -> tuple[list[str], int]:
+        """The workflows that there is room for, and how much: blocking ones need a thread that is free."""
+        known = dict(workflows)
+        if all(definition.colour for definition in known.values()):
+            return list(known), room
+        free = self._engine.threads.free
+        self._threadless = not free
+        if free:
+            return list(known), min(room, free)
+        return [name for name, definition in known.items() if definition.colour], room
 
     def _begin(self, incarnation: Incarnation, claimed: ClaimedRun) -> None:
         definition = workflows[claimed.workflow]
