@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -74,7 +75,7 @@ class _LazyAsyncPool:
     """An asynchronous pool that opens on the loop that first uses it."""
 
     def __init__(self, cls: Any, options: dict[str, Any], configure: Callable[[Any], None] | None) -> None:
-        self._pool = cls(**options)
+        self._pool = cls(configure=_in_thread(configure) if configure is not None else None, **options)
         self._opened = False
 
     async def getconn(self) -> psycopg.AsyncConnection[Any]:
@@ -93,3 +94,23 @@ class _LazyAsyncPool:
         """Close it."""
         if self._opened:
             await self._pool.close()
+
+
+def _in_thread(
+    configure: Callable[[Any], None],
+) -> Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]]:
+    """The user's `configure` for an asynchronous connection: called, in a thread, with a blocking one over the same socket."""
+
+    async def configured(connection: psycopg.AsyncConnection[Any]) -> None:
+        borrowed = _Borrowed(connection.pgconn)
+        borrowed.autocommit = True
+        await asyncio.to_thread(configure, borrowed)
+
+    return configured
+
+
+class _Borrowed(psycopg.Connection[Any]):
+    """A blocking connection over another's socket, which is not its to close."""
+
+    def __del__(self) -> None:
+        """Leave the socket alone."""
