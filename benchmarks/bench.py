@@ -20,7 +20,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-import psutil  # noqa: E402 - after the path is right
+import psutil  # type: ignore[import-untyped]  # noqa: E402 - after the path is right
 from rich.console import Console  # noqa: E402
 
 from benchmarks import bare, between, durable  # noqa: E402
@@ -38,8 +38,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="three short rounds, below 90 s in all")
     parser.add_argument("--only", action="append", choices=NAMES, help="this measure only; may be repeated")
     parser.add_argument("--rounds", type=int, help="another number of rounds")
-    parser.add_argument("--database", metavar="URL", help="a server that is there, as a role that may create "
-                        "databases; default: a private one, started and removed")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        help="a server that is there, as a role that may create "
+        "databases; default: a private one, started and removed",
+    )
     parser.add_argument("--save", metavar="FILE", type=Path, help="write all samples to it as JSON")
     return parser.parse_args()
 
@@ -121,9 +125,16 @@ def describe(server: Server, rounds: int) -> dict[str, str]:
 def _weather(before: psutil._common.scputimes, seconds: float) -> str:
     """How busy the machine was: the first thing to look at where figures differ."""
     after = psutil.cpu_times()
-    busy = sum(after) - sum(before) - (after.idle - before.idle) - (getattr(after, "iowait", 0) - getattr(before, "iowait", 0))
+    busy = (
+        sum(after)
+        - sum(before)
+        - (after.idle - before.idle)
+        - (getattr(after, "iowait", 0) - getattr(before, "iowait", 0))
+    )
     stolen = getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)
-    return f"Whole machine, in {seconds:.0f} s: {busy / seconds:.2f} cores busy, {stolen / seconds:.2f} stolen."
+    return (
+        f"Whole machine, in {seconds:.0f} s: {busy / seconds:.2f} cores busy, {stolen / seconds:.2f} stolen."
+    )
 
 
 if __name__ == "__main__":

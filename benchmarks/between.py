@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import psycopg
 
 import perdure
@@ -29,15 +29,15 @@ LEASE: Final = 1.0
 """Seconds, of the worker that is killed: most of a recovery is waiting for it to run out."""
 
 QUEUE: Final = {
-    "start 50": Row("queue-start-50", "idle queue, enqueue to start, p50", "ms"),
-    "start 95": Row("queue-start-95", "idle queue, enqueue to start, p95", "ms"),
-    "result 50": Row("queue-result-50", "idle queue, start to result, p50", "ms"),
-    "result 95": Row("queue-result-95", "idle queue, start to result, p95", "ms"),
+    "start 50": Row("queue-start-50", "enqueue to start, p50", "ms"),
+    "start 95": Row("queue-start-95", "enqueue to start, p95", "ms"),
+    "result 50": Row("queue-result-50", "start to result, p50", "ms"),
+    "result 95": Row("queue-result-95", "start to result, p95", "ms"),
 }
 IDLE: Final = Row("idle", "idle worker", "statements/s")
 IDLE_CPU: Final = Row("idle-cpu", "idle worker, CPU", "cores")
-LAST_END: Final = Row("recovery-all", f"kill -9 until all have ended (lease {LEASE:g} s)", "s")
-TAKEN: Final = Row("recovery-taken", "first takeover until all have ended", "s")
+LAST_END: Final = Row("recovery-all", "kill -9 to all ended", "s")
+TAKEN: Final = Row("recovery-taken", "takeover to all ended", "s")
 
 QUEUE_TABLE: Final = """
     create table if not exists bare_jobs (id integer primary key, taken boolean not null default false, at float8);
@@ -97,7 +97,8 @@ def bare_queue(url: str, pings: int, results: Results) -> None:
             time.sleep(random.uniform(0.02, 0.06))
             began = time.monotonic()
             connection.execute(
-                "with job as (insert into bare_jobs (id) values (%s)) select pg_notify('bare_jobs', '')", (number,)
+                "with job as (insert into bare_jobs (id) values (%s)) select pg_notify('bare_jobs', '')",
+                (number,),
             )
             for _ in connection.notifies(timeout=10, stop_after=1):
                 pass
@@ -152,7 +153,9 @@ def idle(server: Server, sizes: Sizes, results: Results) -> None:
         results.add(IDLE, "asyncio", (after - before) / seconds)
         results.add(IDLE_CPU, "asyncio", (sum(worker.cpu_times()[:2]) - cpu) / seconds)
         if what != "statements":
-            results.notes.append("pg_stat_statements is not loaded: of the idle worker, transactions were counted.")
+            results.notes.append(
+                "pg_stat_statements is not loaded: of the idle worker, transactions were counted."
+            )
 
 
 # -- recovery --------------------------------------------------------------------------------------------
@@ -164,18 +167,20 @@ def recovery(server: Server, sizes: Sizes, results: Results) -> None:
         with process("victim", url, str(LEASE), str(sizes.killed), stuck=True) as victim:
             victim.kill()
             victim.wait()
-            with psycopg.connect(url, autocommit=True) as connection:
-                killed = _value(connection, "select clock_timestamp()")
-                while _value(connection, "select count(*) from perdure.live"):
-                    time.sleep(0.05)
-                first = _value(connection, "select min(taken) from perdure.takeovers")
-                taken = _value(connection, "select count(*) from perdure.takeovers")
-                last = _value(connection, "select max(finished) from perdure.ends")
+        with psycopg.connect(url, autocommit=True) as connection:
+            killed = _value(connection, "select clock_timestamp()")
+            while _value(connection, "select count(*) from perdure.live"):
+                time.sleep(0.05)
+            first = _value(connection, "select min(taken) from perdure.takeovers")
+            taken = _value(connection, "select count(*) from perdure.takeovers")
+            last = _value(connection, "select max(finished) from perdure.ends")
     if taken != sizes.killed:
         raise RuntimeError(f"{sizes.killed} runs were killed, {taken} were taken over")
     results.add(LAST_END, "asyncio", (last - killed).total_seconds())
     results.add(TAKEN, "asyncio", (last - first).total_seconds())
-    results.notes.append(f"Recovery: {sizes.killed} killed runs, each with one step recorded and one left.")
+    results.notes.append(
+        f"Recovery: {sizes.killed} killed runs, each with one step recorded and one left; lease {LEASE:g} s."
+    )
 
 
 def _value(connection: psycopg.Connection[Any], query: Any) -> Any:

@@ -14,12 +14,19 @@ from benchmarks.server import Server
 
 AT_ONCE: Final = 200
 
-ONE: Final = {steps: Row(f"one-{steps}", f"one at a time, {steps} step{'s' * (steps > 1)}", "ms a run")
-              for steps in (1, 3, 10)}
-MANY: Final = {steps: Row(f"many-{steps}", f"{AT_ONCE} at once, {steps} step{'s' * (steps > 1)}", "runs/s", True)
-               for steps in (1, 3)}
-NAIVE: Final = Row("naive-1", "the same, 1 step, a commit for each record, 16 connections", "runs/s", True)
-TRANSACTION: Final = Row("transaction", "transaction step, one at a time", "ms a step")
+
+def _steps(number: int) -> str:
+    return "1 step" if number == 1 else f"{number} steps"
+
+
+ONE: Final = {
+    steps: Row(f"one-{steps}", f"one at a time, {_steps(steps)}", "ms a run") for steps in (1, 3, 10)
+}
+MANY: Final = {
+    steps: Row(f"many-{steps}", f"{AT_ONCE} at once, {_steps(steps)}", "runs/s", True) for steps in (1, 3)
+}
+NAIVE: Final = Row("naive-1", "... a commit each", "runs/s", True)
+TRANSACTION: Final = Row("transaction", "transaction step", "ms a step")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from typing import Final
 
 from perdure import AsyncConnection, Connection, step, transaction, workflow
 
-TABLE: Final = "create table if not exists bench_rows (id bigint generated always as identity, n integer not null)"
+TABLE: Final = (
+    "create table if not exists bench_rows (id bigint generated always as identity, n integer not null)"
+)
 INSERT: Final = "insert into bench_rows (n) values (%s)"
 STUCK: Final = "PERDURE_BENCH_STUCK"
 """Environment variable: in a process that has it, `stuck` never returns."""
 
-reached: list[int] = []
+reached: asyncio.Queue[int] = asyncio.Queue()
 """Runs of this process whose first step is committed and whose second has begun."""
 
 
@@ -96,7 +98,7 @@ async def echo() -> float:
 async def stuck(number: int) -> int:
     """Never return, in a process that is to be killed."""
     if os.environ.get(STUCK):
-        reached.append(number)
+        reached.put_nowait(number)
         await asyncio.Event().wait()
     return number
 

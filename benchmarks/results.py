@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -72,7 +73,9 @@ class Results:
     def save(self, path: Path, about: dict[str, str]) -> None:
         """Write every sample as JSON."""
         samples = {f"{key}: {column}": values for (key, column), values in sorted(self._samples.items())}
-        path.write_text(json.dumps({"about": about, "samples": samples, "notes": self.notes}, indent=1) + "\n")
+        path.write_text(
+            json.dumps({"about": about, "samples": samples, "notes": self.notes}, indent=1) + "\n"
+        )
 
 
 def show(console: Console, title: str, rows: Sequence[Row], results: Results) -> None:
@@ -81,9 +84,9 @@ def show(console: Console, title: str, rows: Sequence[Row], results: Results) ->
     columns = [name for name in COLUMNS if any(results.median(row, name) is not None for row in rows)]
     if not rows:
         return
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("")
-    table.add_column("unit")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
     table.add_column(RAW, justify="right")
     for column in columns:
         table.add_column(column, justify="right")
@@ -103,13 +106,14 @@ def show_cpu(console: Console, rows: Sequence[Row], results: Results) -> None:
     if not rows:
         return
     columns = [name for name in (RAW, *COLUMNS) if any(results.cpu(row, name) for row in rows)]
-    table = Table(title="CPU time of a run, us: Python + Postgres", title_justify="left", title_style="bold")
-    table.add_column("")
+    title = "CPU time of a run, us: Python + Postgres"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
-    cell: Callable[[tuple[float, float] | None], str] = lambda cpu: f"{cpu[0]:,.0f} + {cpu[1]:,.0f}" if cpu else ""
     for row in rows:
-        table.add_row(row.label, *(cell(results.cpu(row, column)) for column in columns))
+        spent = [results.cpu(row, column) for column in columns]
+        table.add_row(row.label, *(f"{cpu[0]:,.0f} + {cpu[1]:,.0f}" if cpu else "" for cpu in spent))
     console.print(table)
 
 
@@ -120,7 +124,7 @@ def _raw(row: Row, results: Results) -> str:
     blocking, awaiting = results.median(row, f"{RAW} sync"), results.median(row, f"{RAW} async")
     if blocking is None and awaiting is None:
         return ""
-    return f"{_figure(awaiting)} async, {_figure(blocking)} sync"
+    return f"{_figure(awaiting)}, sync {_figure(blocking)}"
 
 
 def _figure(value: float | None) -> str:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -101,7 +101,9 @@ class Server:
         """One line: version and the settings that matter."""
         names = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "max_wal_size")
         with self.connect() as connection:
-            values = [connection.execute(sql.SQL("show {}").format(sql.Identifier(n))).fetchone() for n in names]
+            values = [
+                connection.execute(sql.SQL("show {}").format(sql.Identifier(n))).fetchone() for n in names
+            ]
         texts = [str(value[0]) for value in values if value]
         return f"PostgreSQL {texts[0]}, " + ", ".join(
             f"{name}={text}" for name, text in zip(names[1:], texts[1:], strict=True)

@@ -6,6 +6,7 @@ Each says on a line of its own when it is ready, and then lives until it is stop
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -29,8 +30,8 @@ async def be_the_victim(url: str, lease: float, count: int) -> None:
     """Start runs that all get stuck behind a committed step, then wait to be killed."""
     async with perdure.Perdure(url, lease=lease, concurrency=count + 10):
         await asyncio.gather(*[programs.hostage.start(number) for number in range(count)])
-        while len(programs.reached) < count:
-            await asyncio.sleep(0.01)
+        for _ in range(count):
+            await programs.reached.get()
         print("ready", flush=True)
         await asyncio.Event().wait()
 
@@ -43,6 +44,7 @@ def follow_parent() -> None:
 
 def main(arguments: list[str]) -> None:
     """`serve URL LEASE`, or `victim URL LEASE COUNT`."""
+    logging.getLogger("perdure").setLevel(logging.ERROR)  # that a worker died is what was asked for
     threading.Thread(target=follow_parent, daemon=True).start()
     role, url, lease, *rest = arguments
     if role == "serve":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import shop
 from orders import Order, read_orders
+
 from perdure import Perdure
 
 AT_ONCE = 200
@@ -20,7 +21,9 @@ AT_ONCE = 200
 
 async def enqueue(orders: list[Order]) -> None:
     """Start every order, and the close of each month after its last order."""
-    for month, orders_of_month in groupby(sorted(orders, key=lambda order: order.day), lambda order: order.month):
+    for month, orders_of_month in groupby(
+        sorted(orders, key=lambda order: order.day), lambda order: order.month
+    ):
         batch = list(orders_of_month)
         for first in range(0, len(batch), AT_ONCE):
             await asyncio.gather(*map(start, batch[first : first + AT_ONCE]))

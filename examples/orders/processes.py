@@ -88,10 +88,18 @@ def postgres_pid(folder: Path) -> int | None:
     return pid
 
 
+def stop_postgres(folder: Path) -> int | None:
+    """Stop the Postgres of a folder as a power cut would, all but the fsync; return its pid."""
+    pid = postgres_pid(folder)
+    if pid is not None:
+        os.kill(pid, signal.SIGQUIT)
+    return pid
+
+
 def end_postgres(folder: Path) -> None:
-    """End the embedded Postgres of a folder, if it still runs: an interrupted start can leave it."""
+    """End the Postgres of a folder, if it still runs: only an app that could not close leaves it."""
     deadline = time.monotonic() + ENDS_WITHIN
-    while (pid := postgres_pid(folder)) is not None and time.monotonic() < deadline:
+    while postgres_pid(folder) is not None and time.monotonic() < deadline:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGQUIT)
+            stop_postgres(folder)
         time.sleep(0.05)

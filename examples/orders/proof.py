@@ -10,14 +10,18 @@ import sqlite3
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from orders import Order, totals
+
 from perdure import Connection, RunInfo, sync, transaction
+
+Totals = tuple[int, int, Decimal]
+"""Orders, CDs, US dollars."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,7 @@ class Tables:
     asked: int
 
 
-def prove(
-    runs: list[RunInfo], orders: list[Order], provider: Path, known: tuple[int, int, Decimal] | None
-) -> list[Check]:
+def prove(runs: list[RunInfo], orders: list[Order], provider: Path, known: Totals | None) -> list[Check]:
     """Compare everything with the file.
 
     Args:
@@ -59,14 +61,9 @@ def prove(
     tables = read_tables(provider)
     checks = [*check_runs(runs, orders), *check_shop(tables, orders), *check_charges(tables, orders)]
     cash = sum((amount for _, account, amount in tables.ledger if account == "cash"), Decimal(0))
-    found = len(tables.orders), sum(cds for *_, cds, _ in tables.orders), cash
-    checks.append(
-        Check(
-            "the ledger's total",
-            found == (known or totals(orders)),
-            f"{found[0]:,} orders, {found[1]:,} CDs, USD {found[2]:,}",
-        )
-    )
+    found, expected = (len(tables.orders), sum(order[3] for order in tables.orders), cash), totals(orders)
+    text = f"{found[0]:,} orders, {found[1]:,} CDs, USD {found[2]:,}"
+    checks.append(Check("the whole", found == expected == (known or expected), text))
     return checks
 
 
@@ -82,21 +79,22 @@ def check_runs(runs: list[RunInfo], orders: list[Order]) -> list[Check]:
 
 def check_shop(tables: Tables, orders: list[Order]) -> list[Check]:
     """The shop's tables say of each order what the file says, once."""
-    entries = [(o.number, "cash", o.amount) for o in orders] + [(o.number, "sales", -o.amount) for o in orders]
+    debits = [(order.number, "cash", order.amount) for order in orders]
+    credits = [(order.number, "sales", -order.amount) for order in orders]
     customers: dict[int, tuple[int, int, int, Decimal]] = {}
     for order in orders:
         _, count, cds, spent = customers.get(order.customer, (0, 0, 0, Decimal(0)))
         customers[order.customer] = order.customer, count + 1, cds + order.cds, spent + order.amount
     sales = dict(tables.sales)
-    months = sorted({order.month for order in orders})
+    closed = [(month, sales.get(month, Decimal(0))) for month in {order.month for order in orders}]
     return [
-        compare("every order recorded once", tables.orders, [(o.number, o.customer, o.day, o.cds, o.amount) for o in orders]),
+        compare("every order recorded once", tables.orders, map(astuple, orders)),
         Check("every order confirmed", tables.unconfirmed == 0, f"{tables.unconfirmed:,} are not"),
-        compare("every order posted once, on both sides", tables.ledger, entries),
+        compare("every order posted once, on both sides", tables.ledger, debits + credits),
         compare(
             "every month closed, nothing posted into it after",
             tables.closed,
-            [(month, sales.get(month, Decimal(0))) for month in months],
+            closed,
             f"{len(tables.closed)} months; {tables.late:,} orders came after their month's close",
         ),
         compare("every customer's total", tables.customers, customers.values()),
@@ -115,18 +113,28 @@ def check_charges(tables: Tables, orders: list[Order]) -> list[Check]:
             expected,
             f"{len(charged):,}; asked {repeats:,} times more for what was charged already",
         ),
-        compare("every payment is its order's", tables.payments, [(n, payment) for n, payment, _ in tables.charges]),
+        compare(
+            "every payment is its order's",
+            tables.payments,
+            [(n, payment) for n, payment, _ in tables.charges],
+        ),
     ]
 
 
-def compare(what: str, found: Iterable[Hashable], expected: Iterable[Hashable], text: str | None = None) -> Check:
+def compare(
+    what: str, found: Iterable[Hashable], expected: Iterable[Hashable], text: str | None = None
+) -> Check:
     """Compare two collections, whatever their order; duplicates count."""
     have, want = Counter(found), Counter(expected)
     if have == want:
         return Check(what, True, text or f"{have.total():,}")
     missing, surplus = want - have, have - want
-    examples = [f"missing {item}" for item in list(missing)[:2]] + [f"surplus {item}" for item in list(surplus)[:2]]
-    return Check(what, False, f"{missing.total():,} missing, {surplus.total():,} surplus: {'; '.join(examples)}")
+    examples = [f"missing {item}" for item in list(missing)[:2]] + [
+        f"surplus {item}" for item in list(surplus)[:2]
+    ]
+    return Check(
+        what, False, f"{missing.total():,} missing, {surplus.total():,} surplus: {'; '.join(examples)}"
+    )
 
 
 def all_runs(app: sync.Perdure) -> list[RunInfo]:
@@ -171,15 +179,16 @@ def read_tables(provider: Path) -> Tables:
 @transaction
 def shop_tables(conn: Connection) -> dict[str, Any]:
     """Read the shop's tables. Outside of a workflow a transaction is just that."""
+
     def rows(query: Any) -> list[tuple[Any, ...]]:
         return conn.execute(query).fetchall()
 
     return {
         "orders": rows("select number, customer, day, cds, amount from orders"),
-        "unconfirmed": rows("select count(*) from orders where confirmed is null")[0][0],
+        "unconfirmed": rows("select count(*) from orders where told is null")[0][0],
         "payments": rows("select number, payment from orders"),
-        "ledger": rows("select order_number, account, amount from ledger"),
-        "late": rows("select count(*) from orders o join ledger l on l.order_number = o.number "
+        "ledger": rows("select number, account, amount from ledger"),
+        "late": rows("select count(*) from orders o join ledger l using (number) "
                      "where l.account = 'cash' and l.month > o.day - extract(day from o.day)::integer + 1")[0][0],
         "closed": rows("select month, sales from closed_months"),
         "sales": rows("select month, -sum(amount) from ledger where account = 'sales' group by month"),
@@ -190,5 +199,15 @@ def shop_tables(conn: Connection) -> dict[str, Any]:
 @transaction
 def confirmed(conn: Connection) -> int:
     """Count the confirmed orders."""
-    row = conn.execute("select count(*) from orders where confirmed is not null").fetchone()
+    row = conn.execute("select count(*) from orders where told is not null").fetchone()
     return int(row[0]) if row else 0
+
+
+@transaction
+def in_hand(conn: Connection, names: list[str]) -> dict[str, int]:
+    """Count the runs that each of these workers has in hand."""
+    counts = conn.execute(
+        "select w.name, count(*) from perdure.workers w join perdure.live l on l.worker = w.id and l.status = 3 "
+        "group by w.name"
+    ).fetchall()
+    return dict.fromkeys(names, 0) | {name: count for name, count in counts if name in names}

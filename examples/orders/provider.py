@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
 
     charges: Charges
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that the base class calls
+    def do_POST(self) -> None:
         """Charge, with the trouble that providers have."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         trouble = random.choices(

@@ -4,15 +4,15 @@ Processes are killed and Postgres is restarted while this runs, and still each o
 posted, counted and confirmed once. There is no code for that here, and no column that says how far it got.
 """
 
-from __future__ import annotations
-
-import http.client
 import json
 import os
+from contextlib import closing
 from datetime import date
+from http.client import HTTPConnection
+
+from orders import Order
 
 import perdure
-from orders import Order
 from perdure import AsyncConnection, Connection, Retry, step, transaction, workflow
 
 BOOKS_STAY_OPEN = 2.0  # seconds after a month's last order, for orders that are still under way
@@ -40,8 +40,7 @@ async def close_month(month: date) -> None:
 async def record(conn: AsyncConnection, order: Order) -> None:
     """Write the order down. A transaction happens exactly once: it commits together with its own record."""
     await conn.execute(
-        "insert into orders (number, customer, day, cds, amount) values (%s, %s, %s, %s, %s)",
-        (order.number, order.customer, order.day, order.cds, order.amount),
+        "insert into orders values (%(number)s, %(customer)s, %(day)s, %(cds)s, %(amount)s)", vars(order)
     )
 
 
@@ -52,15 +51,12 @@ def charge(order: Order) -> str:
     A step happens at least once: an answer may be lost, or this process. Each attempt, in whatever process,
     has the same idempotency key, and the provider charges once for a key.
     """
-    provider = http.client.HTTPConnection(os.environ["PROVIDER"], timeout=1)
-    try:
+    with closing(HTTPConnection(os.environ["PROVIDER"], timeout=1)) as provider:
         body = json.dumps({"order": order.number, "amount": str(order.amount)})
         provider.request("POST", "/charges", body, {"Idempotency-Key": perdure.info().idempotency_key})
         response = provider.getresponse()
         answer = json.load(response)
-    finally:
-        provider.close()
-    if response.status != http.HTTPStatus.OK:
+    if response.status != 200:
         raise RuntimeError(f"the provider answers {response.status}: {answer}")
     return str(answer["payment"])
 
@@ -70,12 +66,12 @@ async def post(conn: AsyncConnection, order: Order) -> None:
     """Post to the ledger: into the order's month or, where its books are closed, into the first open one."""
     await conn.execute(
         """
-        insert into ledger (order_number, month, account, amount)
+        insert into ledger (number, month, account, amount)
         select %(number)s, greatest(%(month)s::date, (select max(month) + interval '1 month' from closed_months)),
                account, amount
         from (values ('cash', %(amount)s::numeric), ('sales', - %(amount)s::numeric)) as entry (account, amount)
         """,
-        {"number": order.number, "month": order.month, "amount": order.amount},
+        vars(order) | {"month": order.month},
     )
 
 
@@ -97,18 +93,16 @@ async def close(conn: AsyncConnection, month: date) -> None:
 async def add_to_customer(conn: AsyncConnection, order: Order) -> None:
     """Add the order to what the customer has bought; done twice, this would count twice."""
     await conn.execute(
-        "insert into customers as c (id, orders, cds, spent) values (%s, 1, %s, %s) on conflict (id) do update "
+        "insert into customers as c values (%(customer)s, 1, %(cds)s, %(amount)s) on conflict (id) do update "
         "set orders = c.orders + 1, cds = c.cds + excluded.cds, spent = c.spent + excluded.spent",
-        (order.customer, order.cds, order.amount),
+        vars(order),
     )
 
 
 @transaction
 async def confirm(conn: AsyncConnection, number: int, payment: str) -> None:
-    """Tell the customer."""
-    await conn.execute(
-        "update orders set payment = %s, confirmed = now() where number = %s", (payment, number)
-    )
+    """Tell the customer, and what the payment's number is."""
+    await conn.execute("update orders set payment = %s, told = now() where number = %s", (payment, number))
 
 
 @transaction
@@ -117,11 +111,9 @@ def create_tables(conn: Connection) -> None:
     conn.execute(
         """
         create table orders (number integer primary key, customer integer not null, day date not null,
-            cds integer not null, amount numeric(10, 2) not null, payment text, confirmed timestamptz);
-        create table ledger (order_number integer not null, month date not null, account text not null,
-            amount numeric(12, 2) not null);
+            cds integer not null, amount numeric(10, 2) not null, payment text, told timestamptz);
+        create table ledger (number integer not null, month date not null, account text, amount numeric(10, 2));
         create table closed_months (month date primary key, sales numeric(12, 2) not null);
-        create table customers (id integer primary key, orders integer not null, cds integer not null,
-            spent numeric(12, 2) not null);
+        create table customers (id integer primary key, orders integer, cds integer, spent numeric(12, 2));
         """
     )

@@ -10,6 +10,7 @@ import asyncio
 import sys
 
 import shop  # noqa: F401 - the workflows that this worker can run
+
 from perdure import Perdure
 
 

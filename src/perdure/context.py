@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random as _random
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import datetime
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
-from perdure.client import Handle, current_app, on_loop, starting, where
+from perdure.client import Handle, current_app, on_loop, started_handle, where
 from perdure.core.drive import drive
+from perdure.core.registry import Definition
 from perdure.core.run import Branch, current, step_info
-from perdure.core.starting import Started
 from perdure.core.steps import clock_reading
 from perdure.core.waits import sleep as sleep_operation
 from perdure.declare import AsyncStartable, AsyncStep, BlockingStartable, BlockingStep
@@ -120,19 +120,23 @@ def info() -> Info:
     return step
 
 
-async def run_step(step: AsyncStep[P, R] | BlockingStep[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+def run_step(
+    step: AsyncStep[P, R] | BlockingStep[P, R], /, *args: P.args, **kwargs: P.kwargs
+) -> Coroutine[object, None, R]:
     """Call a step of either colour from an async workflow; a `def` one runs in a thread."""
-    branch = async_branch("perdure.run_step")
+    async_branch("perdure.run_step")
     step.definition.signature.bind(args, kwargs)
-    return cast(
-        "R",
-        await drive(operation_of(branch, step.definition, args, kwargs), branch.run.runtime, branch.run.host),
-    )
+    return _run_step(step.definition, args, kwargs)
 
 
-async def start(
+async def _run_step(definition: Definition, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    branch = branch_of("perdure.run_step")
+    return await drive(operation_of(branch, definition, args, kwargs), branch.run.runtime, branch.run.host)
+
+
+def start(
     workflow: AsyncStartable[P, R] | BlockingStartable[P, R], /, *args: P.args, **kwargs: P.kwargs
-) -> Handle[R]:
+) -> Coroutine[object, None, Handle[R]]:
     """Start a run of a workflow of either colour, and return its handle.
 
     Args:
@@ -140,6 +144,5 @@ async def start(
         args: its arguments.
         kwargs: its keyword arguments.
     """
-    operation, app = starting(workflow.what(args, kwargs))
-    started: Started = await on_loop(operation, app)
-    return Handle(app, started.id, workflow.definition.signature.result, started)
+    what, app = workflow.what(args, kwargs), current_app()
+    return on_loop(lambda: started_handle(app, what, Handle), app)

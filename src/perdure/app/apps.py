@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Self, Unpack
 
 from perdure.app.base import BaseApp
 from perdure.app.runs import BlockingRuns, Runs
-from perdure.client import BlockingHandle, Handle, blocking, on_loop, result_payload
-from perdure.core.registry import workflows
+from perdure.client import (
+    BlockingHandle,
+    Handle,
+    blocking,
+    call_to_start,
+    on_loop,
+    options_of,
+    result_payload,
+    started_handle,
+)
 from perdure.declare.workflows import Options
 
 
@@ -50,16 +58,16 @@ class Perdure(BaseApp):
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
-    async def start(
+    def start(
         self,
         name: str,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
-    ) -> Handle[Any]:
+    ) -> Coroutine[object, None, Handle[Any]]:
         """Start a workflow by its stored name, whose code need not be here; see `AsyncWorkflow.options`."""
-        started = await on_loop(self.start_operation(name, args, kwargs, options), self)
-        return Handle(self, started.id, result_payload(workflows.get(name)), started)
+        what = call_to_start(name, args, kwargs or {}, options_of(options))
+        return on_loop(lambda: started_handle(self, what, Handle), self)
 
     def handle(self, id: str) -> Handle[Any]:
         """A handle of the run with this id, of whatever workflow."""
@@ -105,8 +113,9 @@ class BlockingPerdure(BaseApp):
         **options: Unpack[Options],
     ) -> BlockingHandle[Any]:
         """Start a workflow by its stored name, whose code need not be here; see `AsyncWorkflow.options`."""
-        started = blocking(self.start_operation(name, args, kwargs, options), self)
-        return BlockingHandle(self, started.id, result_payload(workflows.get(name)), started)
+        what = call_to_start(name, args, kwargs or {}, options_of(options))
+        handle: BlockingHandle[Any] = blocking(lambda: started_handle(self, what, BlockingHandle), self)
+        return handle
 
     def handle(self, id: str) -> BlockingHandle[Any]:
         """A handle of the run with this id, of whatever workflow."""

@@ -12,12 +12,14 @@ from typing import Any, Self
 
 from perdure import client
 from perdure.app.settings import at_least_one, setting, truth
-from perdure.client import Operation, act, call_to_start, options_of, read, starting
+from perdure.client import Operation, act, read
 from perdure.core.run import Runtime, current
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Duration, RunFilter, seconds_of
+from perdure.serial import Payload
+from perdure.sql import quote_identifier
 from perdure.store import runs as stored
-from perdure.store.database import Database
+from perdure.store.database import Database, check_url
 from perdure.store.migrate import migrate as migrate_schema
 from perdure.worker.engine import Engine, Settings
 
@@ -67,8 +69,10 @@ class BaseApp:
         configure: Callable[[Any], None] | None = None,
         exceptions: Sequence[type[BaseException]] = (),
     ) -> None:
+        check_url(database or os.environ.get("PERDURE_DATABASE_URL"))
         self._url = database
         self._schema = setting("schema", schema, "perdure", str)
+        quote_identifier(self._schema)
         self._migrate = setting("migrate", migrate, True, truth)
         self._pooler = setting("transaction_pooler", transaction_pooler, False, truth)
         self.name = setting("name", name, f"{socket.gethostname()}:{os.getpid()}", str)
@@ -122,6 +126,11 @@ class BaseApp:
     def url(self) -> str | None:
         """URL of its database: the one given, else `PERDURE_DATABASE_URL`; None means the embedded server."""
         return self._url or os.environ.get("PERDURE_DATABASE_URL")
+
+    @property
+    def schema(self) -> str:
+        """Name of perdure's schema in it."""
+        return self._schema
 
     def hurry(self) -> None:
         """While the app is being closed: wait for no run any longer, hand them over now."""
@@ -181,30 +190,29 @@ class BaseApp:
             engine.abandon()
             engine.database.close()
 
-    def list_operation(self, where: RunFilter | None, filters: Mapping[str, Any]) -> Operation:
+    def list_operation(self, where: RunFilter) -> Operation:
         """The operation that lists runs."""
-        return read("runs.list", lambda: stored.list_runs(self.database, filter_of(where, filters)))
+        return read("runs.list", lambda: stored.list_runs(self.database, where))
 
-    def count_operation(self, where: RunFilter | None, filters: Mapping[str, Any]) -> Operation:
+    def count_operation(self, where: RunFilter) -> Operation:
         """The operation that counts runs."""
-        return read("runs.count", lambda: stored.count_runs(self.database, filter_of(where, filters)))
+        return read("runs.count", lambda: stored.count_runs(self.database, where), Payload.of(int))
 
     def get_operation(self, id: str) -> Operation:
         """The operation that describes one run."""
         return read("runs.get", lambda: client.detail(self, id))
 
-    def act_operation(
-        self, which: str | Sequence[str] | RunFilter, action: Callable[[Sequence[int]], list[int]], name: str
-    ) -> Operation:
-        """The operation that does something to runs."""
-        return read(name, lambda: act(self, which, action))
+    def cancel_operation(self, which: str | Sequence[str] | RunFilter) -> Operation:
+        """The operation that cancels runs."""
 
-    def start_operation(
-        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
-    ) -> Operation:
-        """The operation that starts a workflow by name."""
-        with self.bind():
-            return starting(call_to_start(name, args, kwargs or {}, options_of(options)))[0]
+        def cancel(keys: Sequence[int]) -> list[int]:
+            return self.cancel_runs(keys, CancelReason.ASKED)
+
+        return read("runs.cancel", lambda: act(self, which, cancel), Payload.of(int))
+
+    def resume_operation(self, which: str | Sequence[str] | RunFilter) -> Operation:
+        """The operation that resumes runs."""
+        return read("runs.resume", lambda: act(self, which, self.resume_runs), Payload.of(int))
 
 
 def filter_of(where: RunFilter | None, filters: Mapping[str, Any]) -> RunFilter:

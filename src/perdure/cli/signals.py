@@ -1,17 +1,18 @@
 """How a worker process is stopped: in order at the first signal, at once at the second.
 
-A handler runs in the main thread, between any two instructions of whatever holds whatever lock, and not at all
-while that thread is inside something that blocks. So it only passes the signal's number on, and a thread that
-holds nothing decides. That thread also bounds what nobody can: a user's thread that does not end must not
-keep a process whose runs have been handed over.
+A handler in Python runs only when the main thread gets to its next instruction: not while it waits in the
+kernel, if the signal came just before it went there, and then between any two instructions of whatever holds
+whatever lock. So the number of the signal goes by Python's wake-up descriptor to a thread that holds nothing and
+decides. That thread also bounds what nobody can: a user's thread that does not end must not keep a process
+whose runs have been handed over.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import queue
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,7 @@ LEAVE_WITHIN: Final = 5.0
 """Seconds within which the process is gone after the second signal, or after its app was closed."""
 
 _CLOSED: Final = 0
+HEARD: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Closing(Protocol):
@@ -39,47 +41,55 @@ class Stopper:
     Args:
         app: what is to be closed.
         begin: called once, from a thread, at the first signal; it must see to it that the app is closed.
-        grace: seconds that closing waits, for the log.
     """
 
-    def __init__(self, app: Closing, begin: Callable[[], object], grace: str) -> None:
+    def __init__(self, app: Closing, begin: Callable[[], object]) -> None:
         self.code = 0
         """What the process is to exit with."""
-        self._app, self._begin, self._grace = app, begin, grace
-        self._numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._app, self._begin = app, begin
+        self._ear, self._mouth = socket.socketpair()
+        self._mouth.setblocking(False)
         self._thread = threading.Thread(target=self._watch, name="perdure-signals", daemon=True)
 
     def start(self) -> None:
         """Hear signals from now on; in the main thread."""
         self._thread.start()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        for number in HEARD:
             signal.signal(number, self._heard)
 
     def closed(self) -> None:
         """The app is closed: what is left of the process has some seconds to end."""
-        self._numbers.put(_CLOSED)
+        self._mouth.send(bytes([_CLOSED]))
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        self._numbers.put(number)
+        """Pass a signal on if the wake-up descriptor has become somebody else's, such as an event loop's."""
+        descriptor = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        if descriptor != self._mouth.fileno():
+            signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+            self._mouth.send(bytes([number]))
 
     def _watch(self) -> None:
-        first = self._numbers.get()
-        if first:
-            logger.info("%s: stopping in order, within %s; again to stop at once", _name(first), self._grace)
-            self._begin()
-            self._hurry(self._numbers.get())
-        with suppress(queue.Empty):
-            while not (third := self._numbers.get(timeout=LEAVE_WITHIN)):
-                pass
-            self.code = 128 + third
-        logging.shutdown()
-        os._exit(self.code)
-
-    def _hurry(self, second: int) -> None:
-        if second:
+        first = self._next()
+        logger.info("%s: stopping in order; once more to stop at once", _name(first))
+        self._begin()
+        second = self._next()
+        if second != _CLOSED:
             self.code = 128 + second
             logger.warning("%s again: stopping at once", _name(second))
             self._app.hurry()
+        self._ear.settimeout(LEAVE_WITHIN)
+        with suppress(TimeoutError):
+            self._next()
+        logging.shutdown()
+        os._exit(self.code)
+
+    def _next(self) -> int:
+        """Wait for the next signal, or for the end; other signals of the process are not ours."""
+        while True:
+            number = self._ear.recv(1)[0]
+            if number == _CLOSED or number in HEARD:
+                return number
 
 
 def _name(number: int) -> str:

@@ -8,13 +8,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Final
 
 import click
 from psycopg.conninfo import conninfo_to_dict
 
-from perdure import Perdure
+from perdure import Perdure, sync
 from perdure.cli.exits import Exit, Failure
 from perdure.cli.loading import App, load
 from perdure.cli.opening import knock
@@ -85,27 +84,22 @@ def await_database(url: str, *, seconds: float = WAIT_FOR_DATABASE) -> None:
 
 async def _work_async(app: Perdure) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    stopper = _stopper(app, lambda: loop.call_soon_threadsafe(stop.set))
+    stopper = Stopper(app, lambda: loop.call_soon_threadsafe(stop.set))
+    stopper.start()
     async with app:
         _announce(app)
         await stop.wait()
     return _closed(app, stopper)
 
 
-def _work_blocking(app: App) -> int:
-    assert not isinstance(app, Perdure)
+def _work_blocking(app: sync.Perdure) -> int:
     stop = threading.Event()
-    stopper = _stopper(app, stop.set)
+    stopper = Stopper(app, stop.set)
+    stopper.start()
     with app:
         _announce(app)
         stop.wait()
     return _closed(app, stopper)
-
-
-def _stopper(app: App, begin: Callable[[], object]) -> Stopper:
-    stopper = Stopper(app, begin, "the app's grace")
-    stopper.start()
-    return stopper
 
 
 def _closed(app: App, stopper: Stopper) -> int:

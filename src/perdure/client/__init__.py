@@ -2,7 +2,7 @@
 
 from perdure.client.colours import blocking, on_loop, where
 from perdure.client.current import App, bound_app, check_process, current_app, open_apps
-from perdure.client.handles import BlockingHandle, Handle
+from perdure.client.handles import BlockingHandle, Handle, started_handle
 from perdure.client.operations import (
     Operation,
     act,
@@ -36,6 +36,7 @@ __all__ = [
     "read",
     "result_of",
     "result_payload",
+    "started_handle",
     "starting",
     "wait_for_result",
     "where",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from perdure.client.current import App
@@ -13,26 +14,48 @@ from perdure.core.run import current
 from perdure.errors import WrongColour
 
 
-def on_loop(operation: Operation, app: App) -> Any:
-    """Drive an operation on the event loop; inside a workflow, as its code."""
+def on_loop(make: Callable[[], Operation], app: App) -> Coroutine[object, None, Any]:
+    """Return the coroutine that drives an operation on the event loop; inside a workflow, as its code.
+
+    Args:
+        make: makes the operation when the coroutine runs, since its branch is that of the task it runs in.
+        app: with which it is done outside of a workflow.
+
+    Raises:
+        WrongColour: in a blocking workflow, which could not await it; at once, in the line that is wrong.
+    """
     branch = current.get()
-    if branch is None:
-        return drive(operation, app.runtime)
-    if not branch.run.definition.colour:
-        operation.close()
-        raise WrongColour(f"an async call in a blocking workflow; use perdure.sync ({where()})")
-    return drive(operation, branch.run.runtime, branch.run.host)
+    if branch is not None and not branch.run.definition.colour:
+        raise WrongColour(f"an async call in a blocking workflow does nothing: use perdure.sync ({where()})")
+    return _on_loop(make, app)
 
 
-def blocking(operation: Operation, app: App) -> Any:
-    """Drive an operation in this thread; inside a workflow, as its code."""
+async def _on_loop(make: Callable[[], Operation], app: App) -> Any:
     branch = current.get()
     if branch is None:
-        return drive_blocking(operation, app.runtime)
+        return await drive(make(), app.runtime)
+    return await drive(make(), branch.run.runtime, branch.run.host)
+
+
+def blocking(make: Callable[[], Operation], app: App, instead: str = "its async form") -> Any:
+    """Drive an operation in this thread; inside a workflow, as its code.
+
+    Args:
+        make: makes the operation.
+        app: with which it is done outside of a workflow.
+        instead: what to write in an async workflow, for the error.
+
+    Raises:
+        WrongColour: in an async workflow, whose event loop it would stop.
+    """
+    branch = current.get()
+    if branch is None:
+        return drive_blocking(make(), app.runtime)
     if branch.run.definition.colour:
-        operation.close()
-        raise WrongColour(f"a blocking call in an async workflow would stop its event loop ({where()})")
-    return drive_blocking(operation, branch.run.runtime, branch.run.host)
+        raise WrongColour(
+            f"a blocking call in an async workflow would stop its event loop: use {instead} ({where()})"
+        )
+    return drive_blocking(make(), branch.run.runtime, branch.run.host)
 
 
 def where() -> str:

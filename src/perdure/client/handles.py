@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar, cast
 
 from perdure.client.colours import blocking, on_loop
 from perdure.client.current import App
-from perdure.client.operations import Operation, act, describe, detail, found, read, wait_for_result
+from perdure.client.operations import (
+    Operation,
+    act,
+    describe,
+    detail,
+    found,
+    read,
+    result_payload,
+    starting,
+    wait_for_result,
+)
 from perdure.core.effects import Use
-from perdure.core.starting import Started
+from perdure.core.starting import Start, Started
 from perdure.models import CancelReason, Duration, RunInfo, Status, StepInfo
 from perdure.serial import Payload
 
 R_co = TypeVar("R_co", covariant=True)
+H = TypeVar("H", bound="_Handle[Any]")
 
 
 class _Handle(Generic[R_co]):
@@ -34,7 +46,14 @@ class _Handle(Generic[R_co]):
         return result
 
     def _status(self) -> Operation:
-        return read("status", lambda: str(describe(self._app, self.id).status), Payload.of(str))
+        status = yield from read("status", lambda: str(describe(self._app, self.id).status), Payload.of(str))
+        return Status(status)
+
+    def _describe(self) -> Operation:
+        return read("describe", lambda: describe(self._app, self.id))
+
+    def _steps(self) -> Operation:
+        return read("steps", lambda: detail(self._app, self.id).steps)
 
     def _cancel(self) -> Operation:
         def cancel() -> bool:
@@ -51,7 +70,7 @@ class Handle(_Handle[R_co]):
         created: whether this start made it, or found it there.
     """
 
-    async def result(self, timeout: Duration | None = None) -> R_co:  # noqa: ASYNC109  (durable inside a workflow)
+    def result(self, timeout: Duration | None = None) -> Coroutine[object, None, R_co]:
         """Wait for the run's end and return its result.
 
         Args:
@@ -64,28 +83,23 @@ class Handle(_Handle[R_co]):
             WorkflowTimeout: it did not finish within its own timeout.
             WorkflowParked: perdure gave it up; the text says why.
         """
-        return cast("R_co", await on_loop(self._wait(timeout), self._app))
+        return on_loop(lambda: self._wait(timeout), self._app)
 
-    async def status(self) -> Status:
+    def status(self) -> Coroutine[object, None, Status]:
         """Where the run stands."""
-        return Status(await on_loop(self._status(), self._app))
+        return on_loop(self._status, self._app)
 
-    async def describe(self) -> RunInfo:
-        """What is known of the run at this moment."""
-        return cast(
-            "RunInfo", await on_loop(read("describe", lambda: describe(self._app, self.id)), self._app)
-        )
+    def describe(self) -> Coroutine[object, None, RunInfo]:
+        """What is known of the run at this moment; not inside a workflow."""
+        return on_loop(self._describe, self._app)
 
-    async def steps(self) -> tuple[StepInfo, ...]:
-        """What the run's code has been told, in order."""
-        return cast(
-            "tuple[StepInfo, ...]",
-            await on_loop(read("steps", lambda: detail(self._app, self.id).steps), self._app),
-        )
+    def steps(self) -> Coroutine[object, None, tuple[StepInfo, ...]]:
+        """What the run's code has been told, in order; not inside a workflow."""
+        return on_loop(self._steps, self._app)
 
-    async def cancel(self) -> bool:
+    def cancel(self) -> Coroutine[object, None, bool]:
         """Ask the run to stop; False if it was too late for that."""
-        return cast("bool", await on_loop(self._cancel(), self._app))
+        return on_loop(self._cancel, self._app)
 
 
 class BlockingHandle(_Handle[R_co]):
@@ -93,23 +107,31 @@ class BlockingHandle(_Handle[R_co]):
 
     def result(self, timeout: Duration | None = None) -> R_co:
         """Wait for the run's end and return its result; see `Handle.result`."""
-        return cast("R_co", blocking(self._wait(timeout), self._app))
+        return cast("R_co", self._now(lambda: self._wait(timeout)))
 
     def status(self) -> Status:
         """Where the run stands."""
-        return Status(blocking(self._status(), self._app))
+        return cast("Status", self._now(self._status))
 
     def describe(self) -> RunInfo:
-        """What is known of the run at this moment."""
-        return cast("RunInfo", blocking(read("describe", lambda: describe(self._app, self.id)), self._app))
+        """What is known of the run at this moment; not inside a workflow."""
+        return cast("RunInfo", self._now(self._describe))
 
     def steps(self) -> tuple[StepInfo, ...]:
-        """What the run's code has been told, in order."""
-        return cast(
-            "tuple[StepInfo, ...]",
-            blocking(read("steps", lambda: detail(self._app, self.id).steps), self._app),
-        )
+        """What the run's code has been told, in order; not inside a workflow."""
+        return cast("tuple[StepInfo, ...]", self._now(self._steps))
 
     def cancel(self) -> bool:
         """Ask the run to stop; False if it was too late for that."""
-        return cast("bool", blocking(self._cancel(), self._app))
+        return cast("bool", self._now(self._cancel))
+
+    def _now(self, make: Callable[[], Operation]) -> Any:
+        return blocking(
+            make, self._app, "the handle that `await perdure.start(...)` or `app.handle(id)` gives"
+        )
+
+
+def started_handle(app: App, what: Start, kind: type[H]) -> Operation:
+    """The operation that starts a run and returns its handle, of the colour asked for."""
+    started: Started = yield from starting(app, what)
+    return kind(app, started.id, result_payload(what.definition), started)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final
 
-from perdure.client.current import App, current_app
+from perdure.client.current import App
 from perdure.core.effects import Await, Use
 from perdure.core.gate import Call
 from perdure.core.recorded import recorded
@@ -91,13 +91,12 @@ def options_of(changes: Mapping[str, Any]) -> StartOptions:
     return StartOptions(**options)
 
 
-def starting(what: Start) -> tuple[Operation, App]:
+def starting(app: App, what: Start) -> Operation:
     """The operation that starts a run: as a child, inside a workflow; from outside else."""
-    app = current_app()
     branch = current.get()
     if branch is not None:
-        return start_child(branch, what), app
-    return start(app.runtime, what, new_id()), app
+        return start_child(branch, what)
+    return start(app.runtime, what, new_id())
 
 
 def call_to_start(

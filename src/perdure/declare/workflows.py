@@ -12,13 +12,13 @@ from perdure.client import (
     current_app,
     on_loop,
     options_of,
-    starting,
+    started_handle,
     where,
 )
 from perdure.core.drive import drive, drive_blocking
 from perdure.core.registry import WorkflowDefinition, name_of, register
 from perdure.core.run import current
-from perdure.core.starting import Start, Started
+from perdure.core.starting import Start
 from perdure.declare.calls import child_call, direct_call
 from perdure.declare.function import Decorated, check_function
 from perdure.errors import DefinitionError, WrongColour
@@ -78,11 +78,10 @@ class AsyncStartable(_Startable[P, R]):
             return cast("R", await drive(child_call(branch, what), branch.run.runtime, branch.run.host))
         return cast("R", await drive(direct_call(what), current_app().runtime))
 
-    async def start(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, Handle[R]]:
         """Start a run in the background and return its handle, once the start is durable."""
-        operation, app = starting(self.what(args, kwargs))
-        started: Started = await on_loop(operation, app)
-        return Handle(app, started.id, self.definition.signature.result, started)
+        what, app = self.what(args, kwargs), current_app()
+        return on_loop(lambda: started_handle(app, what, Handle), app)
 
 
 class BlockingStartable(_Startable[P, R]):
@@ -102,9 +101,11 @@ class BlockingStartable(_Startable[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> BlockingHandle[R]:
         """Start a run in the background and return its handle, once the start is durable."""
-        operation, app = starting(self.what(args, kwargs))
-        started: Started = blocking(operation, app)
-        return BlockingHandle(app, started.id, self.definition.signature.result, started)
+        what, app = self.what(args, kwargs), current_app()
+        instead = f"`await perdure.start({self.__qualname__}, ...)`"
+        return cast(
+            "BlockingHandle[R]", blocking(lambda: started_handle(app, what, BlockingHandle), app, instead)
+        )
 
 
 class AsyncWorkflow(AsyncStartable[P, R]):

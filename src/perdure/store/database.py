@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from perdure import sql
 from perdure.errors import DatabaseUnavailable
@@ -28,6 +30,27 @@ T = TypeVar("T")
 MAX_CONNECTIONS: Final = 8
 TRY_FOR: Final = 30.0
 """Seconds for which a command is repeated while the database is away, before its caller is told."""
+
+
+# libpq gives no SQLSTATE with a refused connection: these are its words for what no waiting mends.
+_FINAL: Final = re.compile(
+    r"(database|role) \".*\" does not exist|password authentication failed|no password supplied|pg_hba\.conf|"
+    r"could not translate host name|invalid (port|URI)|is not permitted to log in"
+)
+
+
+def check_url(url: str | None) -> None:
+    """Refuse what is no conninfo.
+
+    Raises:
+        ValueError: libpq cannot read it.
+    """
+    try:
+        conninfo_to_dict(url or "")
+    except psycopg.ProgrammingError:
+        raise ValueError(
+            "database= must be a URL such as postgresql://user@host/name, or a conninfo string; this one cannot be read"
+        ) from None
 
 
 class Database:
@@ -68,6 +91,25 @@ class Database:
         """Start the embedded server, if it is the one."""
         if self.embedded is not None:
             self.url = self.embedded.start()
+        self._reach()
+
+    def _reach(self) -> None:
+        """Wait for the first connection; an answer that will not change is final at once."""
+        failures, until = 0, time.monotonic() + TRY_FOR
+        while True:
+            try:
+                with self.borrow():
+                    return
+            except psycopg.OperationalError as error:
+                text = " ".join(str(error).split())
+                if _FINAL.search(text):
+                    raise DatabaseUnavailable(f"the database does not let us in: {text}") from error
+                if time.monotonic() > until:
+                    raise DatabaseUnavailable(f"the database cannot be reached: {text}") from error
+                if not failures:
+                    logger.warning("the database cannot be reached yet (%s); trying for %g s", text, TRY_FOR)
+                failures += 1
+                time.sleep(backoff(failures))
 
     def close(self) -> None:
         """Close idle connections and leave the embedded server."""

@@ -112,5 +112,5 @@ def _in_thread(
 class _Borrowed(psycopg.Connection[Any]):
     """A blocking connection over another's socket, which is not its to close."""
 
-    def __del__(self) -> None:
+    def __del__(self, _warn: Any = None, /) -> None:
         """Leave the socket alone."""

@@ -1,0 +1,293 @@
+"""Where the time of a run goes: by thread, by function, by statement.
+
+Three passes over the same load. The first is undisturbed: CPU time of every thread of ours, of Postgres's
+backends, and what `pg_stat_statements` says of each statement. The other two put `cProfile`, counting CPU
+time of the thread and not waiting for its turn, into the thread of the user's code and into the journal's.
+Profiling slows small functions more than large ones: shares are to be believed, sums are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+# As a script, this file would hide the module `profile` that cProfile imports.
+ROOT: Final = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+import cProfile  # noqa: E402 - after the path is right
+import pstats  # noqa: E402
+
+import psutil  # type: ignore[import-untyped]  # noqa: E402
+import psycopg  # noqa: E402
+from rich import box  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+import perdure  # noqa: E402
+from benchmarks import durable, programs  # noqa: E402
+from benchmarks.measures import AT_ONCE  # noqa: E402
+from benchmarks.server import EXTENSION, Server, running  # noqa: E402
+
+console: Final = Console()
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    colour = parser.add_mutually_exclusive_group()
+    colour.add_argument("--async", dest="blocking", action="store_false", help="async workflows (default)")
+    colour.add_argument("--sync", dest="blocking", action="store_true", help="blocking ones in 200 threads")
+    parser.add_argument("--one", action="store_true", help=f"one run at a time instead of {AT_ONCE} at once")
+    parser.add_argument("--uvloop", action="store_true", help="on uvloop")
+    parser.add_argument("--steps", type=int, default=1, help="steps of a run (1)")
+    parser.add_argument("--runs", type=int, help="runs in each pass")
+    parser.add_argument("--top", type=int, default=30, help="functions to print of each thread (30)")
+    parser.add_argument("--database", metavar="URL", help="a server that is there")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the passes and print what they found."""
+    options = parse()
+    options.runs = options.runs or (1000 if options.one else 10_000)
+    with running(options.database) as server:
+        console.print(server.describe(), highlight=False)
+        with server.database(count_statements=True) as url:
+            load(options, url, lambda work: undisturbed(server, url, options.runs, work))
+        with server.database() as url:
+            load(options, url, lambda work: profile_caller(options, work))
+        with server.database() as url, profiled(lambda t: t.name == "perdure-journal") as journals:
+            load(options, url, lambda work: work())
+        report("journal's thread (the warm-up included)", journals, options)
+
+
+Work = Callable[[], None]
+
+
+def load(options: argparse.Namespace, url: str, measured: Callable[[Work], None]) -> None:
+    """Open an app, warm up, and have `measured` call the load."""
+    if options.blocking:
+        with perdure.sync.Perdure(url):
+            durable.many_in_threads(5 * AT_ONCE, options.steps)
+            measured(lambda: _blocking(options))
+        return
+    factory = None
+    if options.uvloop:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        app = perdure.Perdure(url)
+        runner.run(app.open())
+        try:
+            runner.run(durable.many_on_loop(5 * AT_ONCE, options.steps))
+            measured(lambda: runner.run(_awaiting(options)))
+        finally:
+            runner.run(app.close())
+
+
+def _blocking(options: argparse.Namespace) -> None:
+    if options.one:
+        for number in range(options.runs):
+            programs.chain_blocking(number, options.steps)
+    else:
+        durable.many_in_threads(options.runs, options.steps)
+
+
+async def _awaiting(options: argparse.Namespace) -> None:
+    await (durable.one_by_one if options.one else durable.many_on_loop)(options.runs, options.steps)
+
+
+# -- the first pass ----------------------------------------------------------------------------------------
+
+
+def undisturbed(server: Server, url: str, runs: int, work: Work) -> None:
+    """Run the load and print the CPU time of threads, backends and statements."""
+    threads, backends = Threads(), backend_seconds(server)
+    began = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - began
+    table = _table(
+        f"CPU time of a run: {runs / seconds:,.0f} runs/s, {seconds / runs * 1e6:,.0f} us of wall time each"
+    )
+    table.add_column("thread or backend")
+    table.add_column("us a run", justify="right")
+    table.add_column("of a core", justify="right")
+    spent = threads.seconds() + [
+        (name, total - backends.get(name, 0.0)) for name, total in backend_seconds(server).items()
+    ]
+    for name, cpu in sorted(spent, key=lambda item: -item[1]):
+        if cpu / seconds >= 0.005:
+            table.add_row(name, f"{cpu / runs * 1e6:.1f}", f"{cpu / seconds:.2f}")
+    console.print(table)
+    with psycopg.connect(server.url) as connection:
+        database = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+        try:
+            rows = connection.execute(STATEMENTS, (database,)).fetchall()
+        except psycopg.errors.UndefinedTable:
+            console.print(f"{EXTENSION} is not loaded: nothing is known of the statements.")
+            return
+    table = _table("Statements (the warm-up included)")
+    for heading in ("calls", "rows a call", "us a call", "us of planning a call", "us a row"):
+        table.add_column(heading, justify="right")
+    table.add_column("statement")
+    for calls, affected, microseconds, planning, text in rows[:15]:
+        row = (calls, affected / calls, microseconds / calls, planning / calls)
+        each = f"{microseconds / affected:.1f}" if affected else ""
+        table.add_row(
+            *(f"{value:,.1f}" if value < 100 else f"{value:,.0f}" for value in row), each, _short(text)
+        )
+    console.print(table)
+
+
+STATEMENTS: Final = """
+    select s.calls, s.rows, s.total_exec_time * 1000, s.total_plan_time * 1000, s.query
+    from pg_stat_statements s join pg_database d on d.oid = s.dbid
+    where d.datname = %s order by s.total_exec_time desc
+"""
+
+
+class Threads:
+    """CPU time of this process's threads, from here on; those that end meanwhile count under `others`."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+        self._process = time.process_time()
+
+    def seconds(self) -> list[tuple[str, float]]:
+        """CPU time by name of the thread, largest first."""
+        total = time.process_time() - self._process
+        after = self._read()
+        spent = [(name, after[name] - self._before.get(name, 0.0)) for name in after]
+        return [*spent, ("other threads of ours", total - sum(cpu for _, cpu in spent))]
+
+    @staticmethod
+    def _read() -> dict[str, float]:
+        found: dict[str, float] = defaultdict(float)
+        for thread in threading.enumerate():
+            if thread.ident is not None:
+                clock = time.pthread_getcpuclockid(thread.ident)
+                found[thread.name] += time.clock_gettime(clock)
+        return dict(found)
+
+
+def backend_seconds(server: Server) -> dict[str, float]:
+    """CPU time so far of the server's processes, by what they call themselves."""
+    found: dict[str, float] = defaultdict(float)
+    if server.pid is None:
+        return {}
+    with server.connect() as connection:
+        rows = connection.execute(
+            "select pid, application_name, backend_type from pg_stat_activity"
+        ).fetchall()
+    names = {pid: application or kind for pid, application, kind in rows}
+    for process in psutil.Process(server.pid).children():
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        found[f"Postgres: {names.get(process.pid, 'others')}"] += times.user + times.system
+    return dict(found)
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split()).replace('"perdure".', "")
+    return words if len(words) <= 90 else f"{words[:40]} ... {words[-45:]}"
+
+
+# -- the other two -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def profiled(wanted: Callable[[threading.Thread], bool]) -> Iterator[list[cProfile.Profile]]:
+    """Profile every thread that begins to run within the block, if it is wanted: one profile each."""
+    profiles: list[cProfile.Profile] = []
+    original: Any = threading.Thread.run
+
+    def run(self: threading.Thread) -> None:
+        if wanted(self):
+            profiles.append(counting_cpu())
+            profiles[-1].runcall(original, self)
+        else:
+            original(self)
+
+    threading.Thread.run = run  # type: ignore[method-assign]
+    try:
+        yield profiles
+    finally:
+        threading.Thread.run = original  # type: ignore[method-assign]
+
+
+def counting_cpu() -> cProfile.Profile:
+    """A profile by the thread's own CPU time: waiting, for the database or for the interpreter, is none."""
+    return cProfile.Profile(time.thread_time_ns, 1e-9)
+
+
+def profile_caller(options: argparse.Namespace, work: Work) -> None:
+    """Run the load with a profile of the loop's thread, or of the threads that call."""
+    if options.blocking and not options.one:
+        with profiled(lambda thread: not thread.name.startswith("perdure")) as profiles:
+            work()
+        report(f"{len(profiles)} calling threads", profiles, options)
+        return
+    profile = counting_cpu()
+    profile.runcall(work)
+    report("calling thread" if options.blocking else "loop's thread", [profile], options)
+
+
+def report(title: str, profiles: list[cProfile.Profile], options: argparse.Namespace) -> None:
+    """Print the functions with the most time of their own, and the shares of the files."""
+    statistics: Any = pstats.Stats(profiles[0])
+    for profile in profiles[1:]:
+        statistics.add(profile)
+    rows = [(own, total, calls, *where) for where, (_, calls, own, total, _) in statistics.stats.items()]
+    everything = sum(row[0] for row in rows)
+    table = _table(
+        f"Profile of the {title}: {everything / options.runs * 1e6:,.0f} us a run under the profiler"
+    )
+    for heading in ("own %", "own us a run", "with callees", "calls a run"):
+        table.add_column(heading, justify="right")
+    table.add_column("function", no_wrap=True)
+    for own, total, calls, file, line, name in sorted(rows, reverse=True)[: options.top]:
+        per_run = (own / options.runs * 1e6, total / options.runs * 1e6, calls / options.runs)
+        table.add_row(
+            f"{own / everything * 100:.1f}", *(f"{value:.2f}" for value in per_run), _place(file, line, name)
+        )
+    console.print(table)
+    files: dict[str, float] = defaultdict(float)
+    for row in rows:
+        files[_place(row[3], 0, "")] += row[0]
+    shares = sorted(files.items(), key=lambda item: -item[1])[:12]
+    console.print(", ".join(f"{name} {share / everything:.0%}" for name, share in shares), highlight=False)
+    console.print()
+
+
+def _place(file: str, line: int, name: str) -> str:
+    if file == "~":
+        return name or "built in"
+    parts = Path(file).parts
+    for package in ("perdure", "psycopg", "asyncio"):
+        if package in parts:
+            parts = parts[len(parts) - 1 - parts[::-1].index(package) :]
+            break
+    else:
+        parts = parts[-1:]
+    place = "/".join(parts)
+    return f"{place}:{line} {name}" if name else place
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+if __name__ == "__main__":
+    main()
