@@ -39,7 +39,9 @@ def async_branch(what: str) -> Branch:
     """The branch of an async workflow whose code is running."""
     branch = branch_of(what)
     if not branch.run.definition.colour:
-        raise WrongColour(f"{what} is async: in a blocking workflow use perdure.sync ({where()})")
+        raise WrongColour(
+            f"{what} is async: in a blocking workflow use perdure.sync.{what.rpartition('.')[2]} ({where()})"
+        )
     return branch
 
 

@@ -32,6 +32,11 @@ def load(target: str) -> App:
         Failure: there is no such module or attribute, it is no app, or the module cannot be imported.
     """
     name, colon, attribute = target.partition(":")
+    if not name or (colon and not attribute):
+        what = "module" if not name else "app"
+        raise Failure(
+            Exit.USAGE, f"{target!r} names no {what}: write MODULE:APP, or MODULE if it has just one app"
+        )
     if name.endswith(".py") or "/" in name:
         likely = ".".join(Path(name).with_suffix("").parts)
         raise Failure(

@@ -57,6 +57,7 @@ class Stopper:
         signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         for number in HEARD:
             signal.signal(number, self._heard)
+        os.register_at_fork(after_in_child=_hear_nothing)
 
     def closed(self) -> None:
         """The app is closed: what is left of the process has some seconds to end."""
@@ -90,6 +91,13 @@ class Stopper:
             number = self._ear.recv(1)[0]
             if number == _CLOSED or number in HEARD:
                 return number
+
+
+def _hear_nothing() -> None:
+    """In a forked child: its signals are not those of the worker, with which it shares the descriptor."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _name(number: int) -> str:

@@ -24,9 +24,11 @@ from perdure.errors import (
     PerdureError,
     SerializationError,
     WaitTimeout,
+    WorkflowCancelled,
     WorkflowFailed,
     WorkflowNotFound,
     WorkflowParked,
+    WorkflowTimeout,
 )
 from perdure.models import Duration, Kind, RunDetail, RunFilter, RunInfo, StartOptions, Status, seconds_of
 from perdure.serial import Payload, Signature, check_text, decode_failure
@@ -155,7 +157,10 @@ def result_of(value: Any, id: str, result: Payload, exceptions: tuple[type[BaseE
         raise WorkflowParked(f"run {id} is parked: {value}")
     status, payload = value
     if status is not Status.SUCCEEDED:
-        raise decode_failure(payload, exceptions=exceptions, fallback=WorkflowFailed)
+        error = decode_failure(payload, exceptions=exceptions, fallback=WorkflowFailed)
+        if isinstance(error, WorkflowCancelled | WorkflowTimeout) and id not in str(error):
+            error.args = (f"run {id}: {error}",)  # ended in bulk, with one text for all
+        raise error
     return result.decode(payload)
 
 

@@ -10,17 +10,22 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import Context, copy_context
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from perdure.core.effects import AtGate, Await, DurableWait, Invoke, Pause, StopHere, TakeGate, Use
 from perdure.core.gate import Call
-from perdure.core.run import Runtime, current, step_info
+from perdure.core.run import Run, Runtime, Unwind, current, step_info
 from perdure.errors import Cancelled, StepTimeout
 from perdure.store.signal import Signal
+
+Operation = Generator[Any, Any, Any]
+T = TypeVar("T")
 
 
 class AsyncHost(Protocol):
     """Runs the code of a run on an event loop."""
+
+    run: Run
 
     async def at_gate(self, call: Call) -> Any:
         """Wait for the answer to a call."""
@@ -39,9 +44,7 @@ class BlockingHost(Protocol):
         """Wait for the gate; return the group's number."""
 
 
-async def drive(
-    operation: Generator[Any, Any, Any], runtime: Runtime | None = None, host: AsyncHost | None = None
-) -> Any:
+async def drive(operation: Operation, runtime: Runtime | None = None, host: AsyncHost | None = None) -> Any:
     """Run an operation on the event loop and return what it returns."""
     value: Any = None
     error: BaseException | None = None
@@ -53,32 +56,39 @@ async def drive(
         value = error = None
         try:
             if isinstance(effect, Signal):
-                await effect.wait()
-            elif isinstance(effect, Invoke):
-                value = await invoke(effect, runtime)
-            elif isinstance(effect, Use):
-                value = await _use(effect, runtime)
-            elif isinstance(effect, AtGate):
-                assert host is not None
-                value = await host.at_gate(effect.call)
-            elif isinstance(effect, TakeGate):
-                assert host is not None
-                value = await host.take_gate(effect.call)
-            elif isinstance(effect, DurableWait):
-                await effect.signal.wait()
-            elif isinstance(effect, Await):
-                value = await _within(effect)
-            elif isinstance(effect, Pause):
-                await asyncio.sleep(effect.seconds)
+                await effect.wait()  # by far the most frequent
             else:
-                assert isinstance(effect, StopHere)
-                await _stop_here()
+                value = await _answer(effect, runtime, host)
+        except asyncio.CancelledError as raised:
+            # Taken off the stack while a body ran here: the code around it is not to take that for a cancel.
+            error = Unwind() if host is not None and host.run.closed else raised
         except BaseException as raised:
             error = raised
 
 
+async def _answer(effect: Any, runtime: Runtime | None, host: AsyncHost | None) -> Any:
+    match effect:
+        case Invoke():
+            return await invoke(effect, runtime)
+        case Use():
+            return await _use(effect, runtime)
+        case AtGate(call):
+            return await _needed(host).at_gate(call)
+        case TakeGate(call):
+            return await _needed(host).take_gate(call)
+        case DurableWait(signal):
+            return await signal.wait()
+        case Await():
+            return await _within(effect)
+        case Pause(seconds):
+            return await asyncio.sleep(seconds)
+        case StopHere():
+            return await _stop_here()
+    raise TypeError(f"an operation yielded {effect!r}")
+
+
 def drive_blocking(
-    operation: Generator[Any, Any, Any], runtime: Runtime | None = None, host: BlockingHost | None = None
+    operation: Operation, runtime: Runtime | None = None, host: BlockingHost | None = None
 ) -> Any:
     """Run an operation in this thread and return what it returns."""
     value: Any = None
@@ -92,29 +102,38 @@ def drive_blocking(
         try:
             if isinstance(effect, Signal):
                 effect.wait_blocking()
-            elif isinstance(effect, Invoke):
-                value = invoke_blocking(effect, runtime)
-            elif isinstance(effect, Use):
-                value = _use_blocking(effect, runtime)
-            elif isinstance(effect, AtGate):
-                assert host is not None
-                value = host.at_gate(effect.call)
-            elif isinstance(effect, TakeGate):
-                assert host is not None
-                value = host.take_gate(effect.call)
-            elif isinstance(effect, DurableWait):
-                assert runtime is not None
-                with runtime.blocked():
-                    effect.signal.wait_blocking()
-            elif isinstance(effect, Await):
-                value = effect.signal.wait_blocking(effect.timeout)
-            elif isinstance(effect, Pause):
-                threading.Event().wait(effect.seconds)
             else:
-                assert isinstance(effect, StopHere)
-                raise Cancelled
+                value = _answer_blocking(effect, runtime, host)
         except BaseException as raised:
             error = raised
+
+
+def _answer_blocking(effect: Any, runtime: Runtime | None, host: BlockingHost | None) -> Any:
+    match effect:
+        case Invoke():
+            return invoke_blocking(effect, runtime)
+        case Use():
+            return _use_blocking(effect, runtime)
+        case AtGate(call):
+            return _needed(host).at_gate(call)
+        case TakeGate(call):
+            return _needed(host).take_gate(call)
+        case DurableWait(signal):
+            with _needed(runtime).blocked():
+                return signal.wait_blocking()
+        case Await(signal, timeout):
+            return signal.wait_blocking(timeout)
+        case Pause(seconds):
+            return threading.Event().wait(seconds)
+        case StopHere():
+            raise Cancelled
+    raise TypeError(f"an operation yielded {effect!r}")
+
+
+def _needed(what: T | None) -> T:
+    if what is None:
+        raise RuntimeError("this operation belongs into a workflow")
+    return what
 
 
 async def invoke(effect: Invoke, runtime: Runtime | None) -> Any:

@@ -55,7 +55,7 @@ def run_body(
             value = yield body
         except Exception as error:
             run.check_open()
-            pause = next_attempt(definition.retry, attempt, error)
+            pause = None if definition.at_most_once else next_attempt(definition.retry, attempt, error)
             if pause is None:
                 if definition.retry is not None:
                     error.add_note(f"attempt {attempt} of {definition.retry.max_attempts}")

@@ -140,7 +140,8 @@ def step(
         retry: how often and when to try again; not at all by default.
         timeout: seconds or `timedelta` for one attempt. An attempt of a `def` step cannot be interrupted: it has
             failed after `timeout`, and is not retried while its thread still runs.
-        at_most_once: after a crash inside it the step raises `OutcomeUnknown` instead of running again.
+        at_most_once: after a crash inside it the step raises `OutcomeUnknown` instead of running again. What its
+            body raises is its outcome: it takes no `retry`.
 
     Raises:
         DefinitionError: it is no plain function, or its name is taken.
@@ -152,6 +153,11 @@ def step(
 
     def decorate(function: Callable[..., Any]) -> Any:
         check_function(function, "@step")
+        if at_most_once and retry is not None:
+            raise DefinitionError(
+                f"@step: {function.__qualname__} cannot have at_most_once=True and retry=: an attempt that raised "
+                "may have taken effect"
+            )
         seconds = None if timeout is None else seconds_of(timeout, "@step(timeout=...)")
         definition = StepDefinition(
             name_of(function, name),

@@ -163,8 +163,8 @@ def _split_notes(error: BaseException) -> tuple[list[str], str]:
 
 
 def _traceback(error: BaseException, remote: str) -> str:
-    if error.__traceback__ is None and remote:
-        return remote
+    if error.__traceback__ is None and error.__cause__ is None:
+        return remote  # never raised here: there is nothing to tell
     try:
         summary = traceback.TracebackException.from_exception(error)
         # Notes are kept apart; the remote traceback among them would be in here twice.

@@ -124,14 +124,14 @@ on conflict do nothing
 
 -- name: end_runs
 -- End runs that this worker owns. An end stands only if nobody asked for a cancel before (or the end is
--- the answer to that); the lock on the live row decides between the two.
+-- the answer to that); the lock on the live row decides between the two. The delete names no row of `t`: a
+-- join there compares each with each (50 us a row at 500, against 2).
 with t as materialized (
-    select * from unnest(%(key)s::bigint[], %(status)s::smallint[], %(value)s::bytea[], %(regardless)s::boolean[])
-        as t (key, status, value, regardless)),
+    select * from unnest(%(key)s::bigint[], %(status)s::smallint[], %(value)s::bytea[]) as t (key, status, value)),
 gone as (
-    delete from {schema}.live l using t
-    where l.key = any(%(key)s::bigint[]) and l.key = t.key and l.worker = %(worker)s::bigint
-      and (l.cancel = 0 or t.regardless)
+    delete from {schema}.live l
+    where l.key = any(%(key)s::bigint[]) and l.worker = %(worker)s::bigint
+      and (l.cancel = 0 or l.key = any(%(regardless)s::bigint[]))
     returning l.key)
 insert into {schema}.ends (key, status, value, worker)
 select t.key, t.status, t.value, %(worker)s::bigint from t join gone using (key)

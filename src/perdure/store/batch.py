@@ -339,7 +339,7 @@ def _end_columns(ends: Sequence[EndRecord]) -> dict[str, Any]:
         "key": Bigints([end.run for end in ends]),
         "status": Smallints([end.status for end in ends]),
         "value": Blobs([end.value for end in ends]),
-        "regardless": Booleans([end.regardless for end in ends]),
+        "regardless": Bigints([end.run for end in ends if end.regardless]),
     }
 
 

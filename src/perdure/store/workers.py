@@ -146,4 +146,4 @@ def requeue_orphans(connection: Connection, database: Database) -> list[int]:
 def names(database: Database, workers: Sequence[int]) -> dict[int, str]:
     """Who these workers are or were: name, host and process id."""
     rows = database.run("worker_names", {"ids": Bigints(sorted(set(workers)))})
-    return {id: f"{name} ({host}:{pid})" if name != f"{host}:{pid}" else name for id, name, host, pid in rows}
+    return {id: name for id, name, _, _ in rows}

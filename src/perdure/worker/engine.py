@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from perdure.core.pool import Threads
 from perdure.errors import DatabaseUnavailable, WorkflowCancelled
@@ -35,6 +35,9 @@ from perdure.worker.timers import Timers
 from perdure.worker.watcher import Watcher
 
 logger = logging.getLogger("perdure.worker")
+
+UNWIND_SECONDS: Final = 1.0
+"""How long closing waits for the code of async runs to leave the stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,9 @@ class Engine:
         if self.executor.count:
             logger.info("handing over %d runs", self.executor.count)
         self.executor.close_all()
+        patience = time.monotonic() + UNWIND_SECONDS
+        while self.executor.unwinding() and time.monotonic() < patience:
+            time.sleep(0.002)
         self.incarnation.stop()
         if self.settings.worker and not self.incarnation.dead:
             try:

@@ -145,6 +145,11 @@ class Executor:
         else:
             run.host.cancel(reason)
 
+    def unwinding(self) -> bool:
+        """Whether code of async runs is still on the stack."""
+        with self._lock:
+            return any(run.definition.colour for run in self._runs.values())
+
     def close_all(self, incarnation: Incarnation | None = None) -> None:
         """Take runs off the stack: those of one life, or all."""
         with self._lock:

@@ -101,5 +101,5 @@ class Watcher(Service):
 
 def _app_closed() -> PerdureError:
     return PerdureError(
-        "the app was closed while this run was awaited; the run goes on, here later or elsewhere"
+        "the app is closing while this run is awaited; the run goes on, here later or elsewhere"
     )
