@@ -147,4 +147,4 @@ def start(
         kwargs: its keyword arguments.
     """
     what, app = workflow.what(args, kwargs), current_app()
-    return on_loop(lambda: started_handle(app, what, Handle), app)
+    return on_loop(lambda: started_handle(app, what, Handle), app, "perdure.sync.start")

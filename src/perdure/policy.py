@@ -66,7 +66,7 @@ class Retry:
 
 
 def next_attempt(
-    retry: Retry | None, attempt: int, error: Exception, chance: float | None = None
+    retry: Retry | None, attempt: int, error: BaseException, chance: float | None = None
 ) -> float | None:
     """Decide about a failed attempt: seconds to wait before the next, or None if the failure is final.
 
@@ -77,7 +77,7 @@ def next_attempt(
         chance: a number in [0, 1) in place of a random one.
     """
     policy = retry or Retry()
-    if isinstance(error, DoNotRetry) or attempt >= policy.max_attempts:
+    if isinstance(error, DoNotRetry) or attempt >= policy.max_attempts or not isinstance(error, Exception):
         return None
     if isinstance(error, RetryAfter):
         return max(0.0, error.seconds)

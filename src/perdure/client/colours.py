@@ -14,19 +14,22 @@ from perdure.core.run import current
 from perdure.errors import WrongColour
 
 
-def on_loop(make: Callable[[], Operation], app: App) -> Coroutine[object, None, Any]:
+def on_loop(
+    make: Callable[[], Operation], app: App, instead: str = "the handle of perdure.sync"
+) -> Coroutine[object, None, Any]:
     """Return the coroutine that drives an operation on the event loop; inside a workflow, as its code.
 
     Args:
         make: makes the operation when the coroutine runs, since its branch is that of the task it runs in.
         app: with which it is done outside of a workflow.
+        instead: what to write in a blocking workflow, for the error.
 
     Raises:
         WrongColour: in a blocking workflow, which could not await it; at once, in the line that is wrong.
     """
     branch = current.get()
     if branch is not None and not branch.run.definition.colour:
-        raise WrongColour(f"an async call in a blocking workflow does nothing: use perdure.sync ({where()})")
+        raise WrongColour(f"an async call in a blocking workflow does nothing: use {instead} ({where()})")
     return _on_loop(make, app)
 
 

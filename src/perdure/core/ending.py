@@ -81,7 +81,7 @@ def _record(run: Run, value: Any, error: BaseException | None) -> Record:
         except SerializationError as unfit:
             return _failed(run, unfit)
         return EndRecord(run.key, Status.SUCCEEDED.code, stored, waited=run.waited)
-    if isinstance(error, Interrupted | KeyboardInterrupt | SystemExit | GeneratorExit):
+    if isinstance(error, Interrupted | KeyboardInterrupt | GeneratorExit):
         return HandOver(run.key)
     return _failed(run, error)
 

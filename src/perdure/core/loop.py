@@ -109,7 +109,7 @@ class LoopHost:
             self._insisting.cancel()
         current.set(None)
         await drive(conclude(run, value, error), run.runtime)
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if isinstance(error, KeyboardInterrupt):
             raise error
 
     async def _call(self) -> Any:

@@ -254,6 +254,8 @@ class Run:
     def submit(self, *records: Record, contested: bool = False) -> Ticket:
         """Send records on their way, after everything this run has sent before."""
         self.check_open()
+        if self.pending is not None and self.pending.done:
+            self.confirm(self.pending)  # nothing may follow a record that is missing
         ticket = Ticket(*records)
         self.pending = ticket
         if contested:
@@ -264,10 +266,11 @@ class Run:
 
     def barrier(self) -> Generator[Ticket, None, None]:
         """Wait until everything recorded so far is committed: before each effect."""
-        if self.pending is not None:
-            if not self.pending.done:
-                yield self.pending
-            self.confirm(self.pending)
+        while (pending := self.pending) is not None and not pending.done:
+            yield pending
+            self.confirm(pending)  # and look again: another branch may have recorded more meanwhile
+        if pending is not None:
+            self.confirm(pending)
         self.check_owner()
 
     def tell(self, calls: Iterable[Call]) -> None:

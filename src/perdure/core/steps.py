@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from perdure.core.effects import Invoke, Pause
 from perdure.core.gate import Call, Told
 from perdure.core.recorded import recorded
 from perdure.core.registry import StepDefinition
-from perdure.core.run import Branch, Run
-from perdure.errors import NonDeterminismError, OutcomeUnknown, SerializationError
+from perdure.core.run import Branch, Run, Unwind
+from perdure.errors import Cancelled, NonDeterminismError, OutcomeUnknown, SerializationError
 from perdure.models import Info, Kind
 from perdure.policy import next_attempt
 from perdure.serial import check_size, record_failure
 from perdure.store.records import IntentRecord, StepRecord
+
+NOT_OF_THE_BODY: Final = (asyncio.CancelledError, Cancelled, Unwind, KeyboardInterrupt)
+"""What comes through a body from outside. All else is the body's own failure, `SystemExit` too: handing the run on
+would have it end one worker after the other."""
 
 
 def step(
@@ -53,7 +58,9 @@ def run_body(
         body = Invoke(definition.function, args, kwargs, definition.colour, info, definition.timeout)
         try:
             value = yield body
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, NOT_OF_THE_BODY):
+                raise
             run.check_open()
             pause = None if definition.at_most_once else next_attempt(definition.retry, attempt, error)
             if pause is None:

@@ -92,7 +92,7 @@ class ThreadHost:
         except BaseException as raised:
             error = raised
         current.set(None)
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit | Interrupted)
+        interrupted = isinstance(error, KeyboardInterrupt | Interrupted)
         drive_blocking(conclude(run, value, error), run.runtime)
         if interrupted and error is not None:
             raise error

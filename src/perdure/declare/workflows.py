@@ -81,7 +81,7 @@ class AsyncStartable(_Startable[P, R]):
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, Handle[R]]:
         """Start a run in the background and return its handle, once the start is durable."""
         what, app = self.what(args, kwargs), current_app()
-        return on_loop(lambda: started_handle(app, what, Handle), app)
+        return on_loop(lambda: started_handle(app, what, Handle), app, "perdure.sync.start")
 
 
 class BlockingStartable(_Startable[P, R]):

@@ -163,7 +163,7 @@ def _split_notes(error: BaseException) -> tuple[list[str], str]:
 
 
 def _traceback(error: BaseException, remote: str) -> str:
-    if error.__traceback__ is None and error.__cause__ is None:
+    if error.__traceback__ is None and (remote or error.__cause__ is None):
         return remote  # never raised here: there is nothing to tell
     try:
         summary = traceback.TracebackException.from_exception(error)
