@@ -116,7 +116,9 @@ def info() -> Info:
     branch = current.get()
     if branch is not None:
         run = branch.run
-        return Info(run.id, run.definition.name, None, 1, f"{run.key:x}", run.runtime.worker)
+        return Info(
+            run.id, run.definition.name, None, 1, f"{run.runtime.realm}-{run.key:x}", run.runtime.worker
+        )
     if step is None:
         raise NotInWorkflow("perdure.info() only means something in a workflow or in a step that it called")
     return step

@@ -31,6 +31,8 @@ class Runtime(Protocol):
     """What a run needs of the worker that owns it."""
 
     worker: int
+    realm: str
+    """Which database this is: keys of runs begin anew in each."""
     version: str | None
     """Version of the code, which runs that begin here get."""
     home_queue: str
@@ -133,7 +135,7 @@ class Branch:
     def random(self) -> random.Random:
         """Randomness that is the same on every replay."""
         if self._random is None:
-            self._random = random.Random(f"{self.run.key}/{self.path}")
+            self._random = random.Random(f"{self.run.runtime.realm}/{self.run.key}/{self.path}")
         return self._random
 
     def uuid4(self) -> uuid.UUID:

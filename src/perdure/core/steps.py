@@ -82,7 +82,7 @@ def info_of(run: Run, call: Call, attempt: int) -> Info:
         workflow=run.definition.name,
         step=call.name,
         attempt=attempt,
-        idempotency_key=f"{run.key:x}-{call.position}",
+        idempotency_key=f"{run.runtime.realm}-{run.key:x}-{call.position}",
         worker=run.runtime.worker,
     )
 

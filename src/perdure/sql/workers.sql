@@ -1,8 +1,8 @@
 -- Incarnations: their leases, their fences, their end.
 
 -- name: next_incarnation
--- A number that no process ever had: half of every key this process makes.
-select nextval('{schema}.incarnations') as id, {schema}.clock() as now
+-- A number that no process ever had: half of every key this process makes. And which database this is.
+select nextval('{schema}.incarnations') as id, {schema}.clock() as now, (select i.id::text from {schema}.identity i) as realm
 
 -- name: register_worker
 -- A worker begins to live: its row, and a fence row for each connection that will write as its owner.

@@ -48,10 +48,10 @@ class Registration:
     slots: int
 
 
-def next_incarnation(database: Database) -> tuple[int, datetime]:
-    """Take a number that no process ever had, and the database's time."""
-    number, now = database.run("next_incarnation")[0]
-    return int(number), now
+def next_incarnation(database: Database) -> tuple[int, datetime, str]:
+    """Take a number that no process ever had; return it, the database's time, and which database it is."""
+    number, now, realm = database.run("next_incarnation")[0]
+    return int(number), now, realm.replace("-", "")[-12:]
 
 
 def register(database: Database, worker: int, registration: Registration) -> None:

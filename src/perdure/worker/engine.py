@@ -180,8 +180,8 @@ class Engine:
             return
 
     def _new_life(self) -> Incarnation:
-        number, now = workers.next_incarnation(self.database)
-        incarnation = Incarnation(self, number, now, owns=self.settings.worker)
+        number, now, realm = workers.next_incarnation(self.database)
+        incarnation = Incarnation(self, number, now, realm, owns=self.settings.worker)
         if self.settings.worker:
             queues = self.settings.listen or ("default",)
             slots = workers.FIRST_TRANSACTION_SLOT + workers.SESSIONS

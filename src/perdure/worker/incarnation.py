@@ -43,11 +43,12 @@ class Incarnation:
         engine: what all lives of this process share.
         number: the incarnation's number; half of every key that it makes.
         now: the database's time when the number was taken.
+        realm: which database it is.
         owns: whether it is a worker; a client has a journal without a fence, and runs nothing.
     """
 
-    def __init__(self, engine: Engine, number: int, now: datetime, *, owns: bool) -> None:
-        self.worker, self.owns = number, owns
+    def __init__(self, engine: Engine, number: int, now: datetime, realm: str, *, owns: bool) -> None:
+        self.worker, self.owns, self.realm = number, owns, realm
         self.exceptions = engine.settings.exceptions
         self.version = engine.settings.version
         listen = engine.settings.listen or (DEFAULT_QUEUE,)

@@ -124,7 +124,12 @@ class Producer(Service):
             self._engine.watcher.parked(claimed.key, reason)
             return
         if claimed.recoveries:
-            logger.info("run %s (%s) is taken over from a dead worker", claimed.id, claimed.workflow)
+            logger.info(
+                "run %s (%s) goes on here, after %d crashes of its workers",
+                claimed.id,
+                claimed.workflow,
+                claimed.recoveries,
+            )
         self._engine.executor.adopt(incarnation, claimed, definition)
 
     def _reconcile(self, incarnation: Incarnation) -> None:

@@ -18,6 +18,10 @@
 create function {schema}.clock() returns timestamptz language sql stable parallel safe
     as 'select pg_catalog.now()';
 
+-- Which database this is: part of idempotency keys and of seeds, since keys of runs begin anew in each.
+create table {schema}.identity (id uuid not null default gen_random_uuid());
+insert into {schema}.identity default values;
+
 -- Incarnation numbers: of worker processes and of clients. A run's key is number << 32 | counter, so
 -- keys are made without asking anybody, before the first try of a write.
 create sequence {schema}.incarnations as integer;
