@@ -17,7 +17,7 @@ from perdure.core.drive import drive
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
 from perdure.core.run import Run, Runtime, Unwind, current
-from perdure.core.tasks import Traced, future_of
+from perdure.core.tasks import Traced, forget_outcome, future_of
 from perdure.core.waits import WOKEN
 from perdure.errors import NonDeterminismError, SerializationError
 from perdure.models import CancelReason
@@ -331,6 +331,9 @@ class LoopHost:
         for call in run.gate.parked_calls():
             if not future_of(call).done():
                 future_of(call).set_exception(Unwind())
+        for branch in self.branches:
+            if branch.task is not None:
+                branch.task.add_done_callback(forget_outcome)
         for task in list(self._bodies):
             if task is not asyncio.current_task():
                 task.cancel()

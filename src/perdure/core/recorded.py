@@ -13,7 +13,7 @@ from typing import Any
 from perdure.core.effects import AtGate, StopHere, TakeGate
 from perdure.core.gate import Call, Recorded, Told
 from perdure.core.run import Branch, Run
-from perdure.errors import NonDeterminismError, PerdureError, SerializationError
+from perdure.errors import PerdureError, SerializationError
 from perdure.models import Kind
 from perdure.serial import decode_failure
 
@@ -40,8 +40,8 @@ def recorded(
     run = branch.run
     run.check_open()
     position = branch.next_position()
+    call = Call(position, kind, name, produce)
     if not run.alone:
-        call = Call(position, kind, name, produce)
         answer = yield AtGate(call)
         return opened(run, call, answer, decode)
     if run.gate.cancels_next:
@@ -51,13 +51,12 @@ def recorded(
     if run.cancel_due:
         run.tell_cancel()
         yield StopHere()
-    try:
-        record = run.gate.next_alone(position, kind, name)
-    except NonDeterminismError as error:
-        raise run.give_up(error) from None
+    record = run.gate.next_alone(position, kind, name)
     if record is not None:
         return opened(run, None, record, decode)
-    call = Call(position, kind, name, produce)
+    if not run.gate.used_up:
+        answer = yield AtGate(call)
+        return opened(run, call, answer, decode)
     run.calling, told_before = True, run.cancel_told
     try:
         call.told = yield from produce(call)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Generator
 from contextvars import copy_context
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+from zlib import crc32
 
 from perdure.core.gate import Call
 from perdure.core.run import Branch, Run, current
@@ -26,6 +27,28 @@ def future_of(call: Call) -> asyncio.Future[Any]:
     """The future that the caller waits for (behind it, the body may wait for the gate)."""
     future: asyncio.Future[Any] = call.resume[0] if isinstance(call.resume, tuple) else call.resume
     return future
+
+
+class BranchTask(asyncio.Task[Any]):
+    """A branch's task, with a hash that is the same on every replay.
+
+    asyncio hands out sets of tasks (`asyncio.wait`) and walks over its own (`TaskGroup`); in a set the order is that
+    of the hashes, which are addresses by default. A task made by somebody else's factory keeps those.
+    """
+
+    def __init__(self, branch: Branch, coroutine: Coroutine[Any, Any, Any], **options: Any) -> None:
+        self._hash = hash((branch.run.key, crc32(branch.path.encode())))  # before asyncio puts it into a set
+        super().__init__(coroutine, **options)
+
+    def __hash__(self) -> int:
+        """By the branch's path, not by address."""
+        return self._hash
+
+
+def forget_outcome(task: asyncio.Task[Any]) -> None:
+    """Have asyncio not report how this task ended: its run was taken off the stack."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Traced(Coroutine[Any, Any, Any]):
@@ -100,12 +123,16 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
             return _create(chained, loop, coroutine, options)
         host: TracingHost = branch.run.host
         context = options.pop("context", None) or copy_context()
-        context.run(current.set, branch.fork())
+        fork = branch.fork()
+        context.run(current.set, fork)
         traced = Traced(coroutine, host)
         branch.run.tasks = len(host.branches)
-        task = _create(chained, loop, traced, options | {"context": context})
-        traced.task = task
-        return task
+        options["context"] = context
+        if chained is None:
+            traced.task = BranchTask(fork, traced, loop=loop, **options)
+        else:
+            traced.task = cast("asyncio.Task[Any]", chained(loop, traced, **options))
+        return traced.task
 
     factory.perdure = True  # type: ignore[attr-defined]
     loop.set_task_factory(factory)
