@@ -57,7 +57,7 @@ class Stopper:
         signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         for number in HEARD:
             signal.signal(number, self._heard)
-        os.register_at_fork(after_in_child=_hear_nothing)
+        _keep_from_children()
 
     def closed(self) -> None:
         """The app is closed: what is left of the process has some seconds to end."""
@@ -93,11 +93,26 @@ class Stopper:
                 return number
 
 
-def _hear_nothing() -> None:
-    """In a forked child: its signals are not those of the worker, with which it shares the descriptor."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _keep_from_children() -> None:
+    """See to it that a signal for a forked child is not heard here, though it inherits handlers and descriptor.
+
+    The signals wait, in the thread that forks, until the child has forgotten both.
+    """
+    masks = threading.local()
+
+    def hold() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def forget() -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=forget)
 
 
 def _name(number: int) -> str:

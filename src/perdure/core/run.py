@@ -61,7 +61,10 @@ class Runtime(Protocol):
         """Settled once the wait at this position is over by the database's clock."""
 
     def end_of(self, key: int) -> Signal:
-        """Settled with (status, value) once that run has ended, or with a reason if it is parked."""
+        """Settled with (status, value) once that run has ended, or with a reason once it is parked."""
+
+    def unwatch(self, key: int, signal: Signal) -> None:
+        """Nobody waits for the end of that run with this signal any more."""
 
     def can_run(self, definition: WorkflowDefinition, version: str | None) -> bool:
         """Whether runs of it, of this version, may run in this process."""

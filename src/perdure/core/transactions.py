@@ -131,7 +131,8 @@ class _Attempts:
                     pause = next_attempt(self.definition.retry, attempt, error)
                     attempt, self.conflicts = attempt + 1, 0
                 if pause is None:
-                    return failure(self.run, error, attempt, self.run.runtime.monotonic() - began)
+                    cause = error.__cause__ if isinstance(error, Conflict) and error.__cause__ else error
+                    return failure(self.run, cause, attempt, self.run.runtime.monotonic() - began)
                 yield Pause(pause)
 
     def one(self, attempt: int, began: float) -> Generator[Any, Any, Told]:

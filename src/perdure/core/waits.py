@@ -52,11 +52,14 @@ def end_of_run(
 
     def produce(call: Call) -> Generator[Any, Any, Told]:
         yield from run.barrier()
-        signal = run.runtime.end_of(key)
-        if timeout is not None:
-            timer = yield from _deadline(run, call, key, timeout)
-            signal = _either(signal, timer)
-        yield from waited(run, call, signal, key)
+        end = signal = run.runtime.end_of(key)
+        try:
+            if timeout is not None:
+                timer = yield from _deadline(run, call, key, timeout)
+                signal = _either(end, timer)
+            yield from waited(run, call, signal, key)
+        finally:
+            run.runtime.unwatch(key, end)
         told = _told(run, signal.value, id, result)
         told.with_records = run.answered(call.position)
         return told

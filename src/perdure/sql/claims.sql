@@ -105,14 +105,15 @@ where status = 4 and key in (select w.run from {schema}.waits w where w.target =
 returning key
 
 -- name: sweep
--- What a crash between two transactions can have left: a run waiting for another that has ended; and
+-- What a crash between two transactions can have left: a run waiting for another that has ended or is parked; and
 -- what nobody announces: deadlines. Bounded; the next sweep goes on.
 with answered as (
     update {schema}.live set status = 2, ready = null
     where key in (select l.key from {schema}.waits w
-                  join {schema}.ends e on e.key = w.target
                   join {schema}.live l on l.key = w.run and l.status = 4
                   where w.target is not null
+                    and (exists (select 1 from {schema}.ends e where e.key = w.target)
+                         or exists (select 1 from {schema}.live p where p.key = w.target and p.status = 6))
                   limit 1000 for update of l skip locked)
     returning 1),
 unbegun as (

@@ -187,8 +187,9 @@ where w.run = any(%(keys)s::bigint[])
 -- is locked by an earlier statement, so whoever brings what it waits for either is seen here or finds it waiting.
 update {schema}.live l set status = 4, worker = null, ready = w.due
 from (select w.run, min(w.due) as due,
-             bool_or(coalesce(w.due <= {schema}.clock(), false) or e.key is not null) as answered
+             bool_or(coalesce(w.due <= {schema}.clock(), false) or e.key is not null or p.key is not null) as answered
       from {schema}.waits w left join {schema}.ends e on e.key = w.target
+      left join {schema}.live p on p.key = w.target and p.status = 6
       where w.run = any(%(keys)s::bigint[]) group by w.run) w
 where l.key = any(%(keys)s::bigint[]) and l.key = w.run and l.worker = %(worker)s::bigint and l.cancel = 0
   and not w.answered

@@ -33,8 +33,9 @@ returning id
 select id from {schema}.workers where expires < {schema}.clock()
 
 -- name: blockers
--- Which backends keep this backend waiting.
-select unnest(pg_blocking_pids(%(pid)s)) as pid
+-- Which backends keep this backend waiting; other reapers, who wait for the same zombie, are spared at first.
+select a.pid from unnest(pg_blocking_pids(%(pid)s)) as b (pid) join pg_stat_activity a on a.pid = b.pid
+where not (%(spare)s and a.application_name = 'perdure reaper')
 
 -- name: terminate
 -- End a backend that holds the fence of a dead worker (and with it every lock it has).

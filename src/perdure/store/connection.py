@@ -46,6 +46,15 @@ class Connection(psycopg.Connection[TupleRow]):
             self.doubtful = True
 
 
+KEEPALIVE: Final = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""libpq's parameters by which a connection that leads nowhere is noticed, also while nobody waits for it."""
+
+
 def connect(
     url: str, *, name: str, answer_within: float = ANSWER_WITHIN, prepare: bool = True, **settings: Any
 ) -> Connection:
@@ -67,7 +76,7 @@ def connect(
         prepare_threshold=0 if prepare else None,
         connect_timeout=max(2, min(10, int(answer_within))),
         application_name=f"perdure {name}"[:63],
-        **settings,
+        **{**KEEPALIVE, **settings},
     )
     connection.answer_within = answer_within
     connection.add_notice_handler(connection.note)

@@ -6,6 +6,7 @@ repeated blindly does not go through here.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -28,6 +29,7 @@ logger = logging.getLogger("perdure.database")
 T = TypeVar("T")
 
 MAX_CONNECTIONS: Final = 8
+MAX_CHANNEL_BYTES: Final = 64
 TRY_FOR: Final = 30.0
 """Seconds for which a command is repeated while the database is away, before its caller is told."""
 
@@ -85,7 +87,10 @@ class Database:
     @property
     def channel(self) -> str:
         """The channel on which hints are sent: one for each schema."""
-        return f"perdure {self.schema}"[:63]
+        name = f"perdure {self.schema}"
+        if len(name.encode()) < MAX_CHANNEL_BYTES:
+            return name
+        return "perdure " + hashlib.blake2b(self.schema.encode(), digest_size=16).hexdigest()
 
     def open(self) -> None:
         """Start the embedded server, if it is the one."""
@@ -127,7 +132,8 @@ class Database:
             psycopg.OperationalError: the database is away.
         """
         if not self.pooler:
-            settings.setdefault("options", "-c idle_in_transaction_session_timeout=60s")
+            given = conninfo_to_dict(self.url).get("options") or ""
+            settings["options"] = f"{given} -c idle_in_transaction_session_timeout=60s"
         try:
             connection = connect(
                 self.url, name=name, answer_within=answer_within, prepare=not self.pooler, **settings

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from perdure.store.connection import Connection
+from perdure.store.connection import KEEPALIVE, Connection
 from perdure.store.database import Database
 from perdure.store.workers import SESSIONS
 
@@ -57,6 +57,7 @@ class Pools:
                 "prepare_threshold": None if self._database.pooler else 5,
                 "application_name": "perdure transaction",
                 "connect_timeout": 10,
+                **KEEPALIVE,
             },
             "min_size": 1,
             "max_size": SESSIONS // 2,

@@ -183,7 +183,7 @@ class Session:
             "worker": self._worker,
         }
         fence = {"worker": self._worker, "slot": self._slot, "began": self._began}
-        with _translated(table="steps"):
+        with _translated(self._sql.schema):
             start, flush = self._doors(self.connection.pipeline())
             yield self._use(start)
             try:
@@ -235,7 +235,7 @@ def is_conflict(error: BaseException) -> bool:
 
 
 @contextmanager
-def _translated(table: str | None = None) -> Any:
+def _translated(schema: str | None = None) -> Any:
     try:
         yield
     except psycopg.Error as error:
@@ -243,7 +243,8 @@ def _translated(table: str | None = None) -> Any:
             raise Fenced from error
         if error.sqlstate == _ENDED_INSIDE_STATE:
             raise EndedInside from error
-        if isinstance(error, psycopg.errors.UniqueViolation) and table and error.diag.table_name == table:
+        ours = (error.diag.schema_name, error.diag.table_name) == (schema, "steps")
+        if isinstance(error, psycopg.errors.UniqueViolation) and ours:
             raise Recorded from error
         if is_conflict(error) or isinstance(error, psycopg.OperationalError):
             raise Conflict(str(error)) from error

@@ -96,21 +96,25 @@ def bury(connection: Connection, database: Database) -> list[int]:
                 return [worker for (worker,) in connection.execute(statements["bury_workers"], ()).fetchall()]
         except psycopg.errors.LockNotAvailable:
             logger.warning("a dead worker's transactions are still open; ending them (try %d)", attempt + 1)
-            _bury_forcibly(connection, database)
+            _bury_forcibly(connection, database, spare_reapers=attempt < 3)
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
             continue
     return []
 
 
-def _bury_forcibly(connection: Connection, database: Database) -> None:
-    """Try the funeral once more, while a second connection ends whoever blocks it."""
+def _bury_forcibly(connection: Connection, database: Database, *, spare_reapers: bool) -> None:
+    """Try the funeral once more, while a second connection ends whoever blocks it.
+
+    Another reaper at the same grave is spared, unless it stays there: its process may have been stopped.
+    """
     statements = database.statements
     done = threading.Event()
 
     def end_blockers(pid: int) -> None:
         with database.connect("funeral") as second:
             while not done.wait(FUNERAL_LOCK_TIMEOUT / 10):
-                for (blocker,) in second.execute(statements["blockers"], {"pid": pid}).fetchall():
+                parameters = {"pid": pid, "spare": spare_reapers}
+                for (blocker,) in second.execute(statements["blockers"], parameters).fetchall():
                     second.execute(statements["terminate"], {"pid": blocker})
 
     thread = threading.Thread(target=end_blockers, args=(connection.info.backend_pid,), daemon=True)

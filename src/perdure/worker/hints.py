@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.store import claims
 from perdure.store.batch import Batch
-from perdure.store.records import EndRecord, HandOver, StartRecord
+from perdure.store.records import EndRecord, HandOver, Park, StartRecord
 from perdure.worker.service import Service
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Hints(Service):
 
     def committed(self, batch: Batch) -> None:
         """Look at a batch that was just committed."""
-        ends = [end.run for end in batch.of(EndRecord)]
+        ends = [record.run for record in (*batch.of(EndRecord), *batch.of(Park))]
         queued = any(start.options is not None for start in batch.of(StartRecord)) or bool(batch.of(HandOver))
         if ends or queued:
             with self._lock:

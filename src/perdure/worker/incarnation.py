@@ -154,6 +154,10 @@ class Incarnation:
         """Settled once that run has ended, or is parked."""
         return self._engine.watcher.watch(key)
 
+    def unwatch(self, key: int, signal: Signal) -> None:
+        """Nobody waits for the end of that run with this signal any more."""
+        self._engine.watcher.unwatch(key, signal)
+
     def can_run(self, definition: WorkflowDefinition, version: str | None) -> bool:
         """Whether runs of it, of this version, may run in this process."""
         versions = self._engine.settings.versions

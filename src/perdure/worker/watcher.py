@@ -87,7 +87,7 @@ class Watcher(Service):
             for key, status, value in runs.find_ended(self._engine.database, keys):
                 self._tell(key, (status, value))
             for key, reason in runs.find_parked(self._engine.database, keys):
-                self._tell(key, reason)
+                self.parked(key, reason)
         return POLL_SECONDS if keys else None
 
     def _tell(self, key: int, value: object) -> None:
