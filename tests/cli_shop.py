@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -60,3 +61,26 @@ async def deliver(order: int) -> int:
 def deliver_blocking(order: int) -> int:
     """Return who packed the order."""
     return pack_blocking(order)
+
+
+@workflow(name="shop.fork")
+def fork() -> int:
+    """Return the signal that ended a child process."""
+    return end_a_child()
+
+
+@step
+def end_a_child() -> int:
+    """Fork, end the child by SIGTERM, and return what ended it."""
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
+
+
+@workflow(name="shop.listen")
+async def listen() -> None:
+    """Have the event loop listen to a signal, as programs of users do."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)

@@ -43,7 +43,7 @@ def on_terminal(*arguments: str, url: str | None = None, **variables: str) -> st
     ours, theirs = os.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "perdure", *arguments],
-        env=environment(url, TERM="xterm", **variables),
+        env=environment(url, **({"TERM": "xterm"} | variables)),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -24,6 +24,7 @@ from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
 from perdure.core.tasks import install_task_factory
 from perdure.core.threads import ThreadHost
+from perdure.errors import DatabaseUnavailable
 from perdure.models import CancelReason, Status
 from perdure.store.records import (
     AnsweredWait,
@@ -100,18 +101,27 @@ class Life:
         past: what was committed before this life began.
         seed: of everything that differs from life to life.
         cancel_at: the code is told to stop once so many units are submitted.
+        refuse_at: the database refuses the unit of this number, for good.
+        concluding: the code has ended, and its end is on its way to the journal.
+        sent: units that the run has sent on their way, at the moment when it did.
     """
 
     past: Past = Past()
     seed: int = 0
     cancel_at: int | None = None
     worker: int = 7
+    version: str | None = None
+    home_queue: str = "default"
+    realm: str = "memory"
+    realm: str = "memory"
     exceptions: tuple[type[BaseException], ...] = ()
     submitted: list[Ticket] = field(default_factory=list)
     committed: list[Unit] = field(default_factory=list)
     run: Run | None = None
     dead: bool = False
-    timers: int = 0
+    refuse_at: int | None = None
+    concluding: bool = False
+    sent: int = 0
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -149,9 +159,17 @@ class Life:
         pending = self.run.pending
         return pending is None or pending.done
 
+    def note(self, ticket: Ticket) -> None:
+        """The run sends a ticket."""
+        self.sent += 1
+        self.concluding |= any(isinstance(record, EndRecord | Park) for record in ticket.records)
+
     def commit(self, tickets: Sequence[Ticket]) -> None:
         """Write tickets as one batch, and answer them."""
         for ticket in tickets:
+            if self.submitted.index(ticket) == self.refuse_at:
+                ticket.error = DatabaseUnavailable("refused")
+                continue
             self.committed.append(tuple(ticket.records))
             for record in ticket.records:
                 record.outcome = Outcome.WON
@@ -179,7 +197,6 @@ class Life:
         return time.monotonic()
 
     def timer(self, run: Run, position: str, seconds: float) -> Signal:
-        self.timers += 1
         signal = Signal()
         self.later(signal.settle)
         return signal
@@ -197,7 +214,7 @@ class Life:
     def let_go_of(self, key: int) -> None:
         return
 
-    def can_run(self, definition: WorkflowDefinition) -> bool:
+    def can_run(self, definition: WorkflowDefinition, version: str | None) -> bool:
         return False
 
     def launch(self, run: Run, ticket: Ticket) -> None:
@@ -209,7 +226,10 @@ class Life:
     def request_cancel(self, key: int) -> None:
         raise AssertionError("children run elsewhere")
 
-    def end_of(self, key: int) -> Signal:
+    def unwatch(self, key: int, signal: Signal) -> None:
+        return
+
+    def end_of(self, key: int, *, parked: bool = True) -> Signal:
         signal = Signal()
         self.later(lambda: signal.settle((Status.SUCCEEDED, b'"the child\'s"')))
         return signal
@@ -252,6 +272,15 @@ class Life:
 
     def fenced(self) -> None:
         self.dead = True
+
+
+class CountingOutbox(Outbox):
+    """The loop's outbox, which notes for the owner how much its run has sent."""
+
+    def add(self, owner: Any, ticket: Ticket) -> None:
+        """Queue a ticket."""
+        owner.note(ticket)
+        super().add(owner, ticket)
 
 
 class LoopLife(Life):
@@ -303,7 +332,7 @@ class LoopLife(Life):
         loop = asyncio.get_running_loop()
         install_task_factory(loop)
         run = self.born(definition, *args)
-        LoopHost(run, loop, Outbox(loop)).start(Context())
+        LoopHost(run, loop, CountingOutbox(loop)).start(Context())
         async with asyncio.timeout(patience):
             await self.over.wait()
         return self.journal
@@ -326,6 +355,8 @@ class ThreadLife(Life):
 
     def submit_many(self, tickets: list[Ticket]) -> None:
         with self._changed:
+            for ticket in tickets:
+                self.note(ticket)
             self.submitted += tickets
             self._changed.notify()
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ class DamagingDirector(demo.Director):  # type: ignore[misc]
             for table in TABLES:
                 execute(f"truncate {table}", f"insert into {table} table kept_{table}")
         for name, statement in PROVIDER.items():
-            in_provider(self.folder / "provider.db", statement, lambda name=name: report(name, wrong()))
+            with damaged_provider(self.folder / "provider.db", statement):
+                report(name, wrong())
         runs = proof.all_runs(app)
         report("a run lost", wrong(runs[1:]))
         report("a run too many", wrong([*runs, runs[0]]))
@@ -75,13 +76,14 @@ class DamagingDirector(demo.Director):  # type: ignore[misc]
         return bool(super().prove(app, orders, known))
 
 
-def in_provider(database: Path, statement: str, look: Callable[[], None]) -> None:
-    """Damage the provider's database, look, and take it back."""
+@contextmanager
+def damaged_provider(database: Path, statement: str) -> Iterator[None]:
+    """Damage the provider's database within the block."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute("select * from charges").fetchall()
         with connection:
             connection.execute(statement)
-        look()
+        yield
         with connection:
             connection.execute("delete from charges")
             connection.executemany(f"insert into charges values ({', '.join('?' * len(rows[0]))})", rows)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "orders" / "demo.py"
@@ -28,8 +29,12 @@ class Play:
         self.temporary, self.working = folder / "tmp", folder / "cwd"
         self.temporary.mkdir()
         self.working.mkdir()
-        environment = {name: text for name, text in os.environ.items() if not name.startswith("PERDURE_")}
-        environment |= {"TMPDIR": str(self.temporary), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
+        environment = os.environ | {
+            "TMPDIR": str(self.temporary),
+            "PERDURE_DATABASE_URL": "postgresql://127.0.0.1:1/not_the_demos",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "COLUMNS": "200",
+        }
         self.process = subprocess.Popen(
             [sys.executable, str(program), *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
@@ -55,21 +60,24 @@ class Play:
     def left_behind(self) -> list[str]:
         """Return the files that the demo has left, and the processes that still work in its folder."""
         files = [str(path) for folder in (self.temporary, self.working) for path in folder.rglob("*")]
-        return files + [f"{process.pid} {process.name()}" for process in self._processes()]
+        return files + [f"{process.pid} {name}" for process, name in self._processes()]
 
     def close(self) -> None:
         """End whatever a failed test has left: the demo, and what works in its folder."""
-        self.process.kill()
-        self.process.communicate()
-        for process in self._processes():
-            process.kill()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        for process, _ in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
-    def _processes(self) -> list[psutil.Process]:
+    def _processes(self) -> list[tuple[psutil.Process, str]]:
+        """Return the processes that work in the demo's folder, and their names; some end while we look."""
         found = []
         for process in psutil.process_iter():
-            try:
+            with contextlib.suppress(psutil.Error):
                 if process.cwd().startswith(str(self.temporary)) and process.status() != "zombie":
-                    found.append(process)
-            except psutil.Error:
-                continue
+                    found.append((process, process.name()))
         return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from pathlib import Path
 import proof
 import shop
 from orders import SAMPLE, SAMPLE_TOTALS, Order, read_orders
-from processes import Processes, end_postgres, stop_postgres
+from processes import Processes, end_postgres, postgres_pid, stop_postgres
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -130,6 +131,10 @@ class Director:
         """Stop Postgres in the middle of everything; whichever process misses it first starts it again."""
         pid, stopped = stop_postgres(self.folder), time.monotonic()
         self.say(f"{done:,} orders done: kill -QUIT {pid}, Postgres: no checkpoint, no goodbye")
+        while postgres_pid(self.folder) in (pid, None):
+            self.pause()
+            if time.monotonic() - stopped > GIVE_UP_AFTER:
+                raise Trouble("nobody starts Postgres again")
         proof.confirmed()
         self.say(f"Postgres was started again, and answers after {time.monotonic() - stopped:.1f} s")
         return True
@@ -193,6 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
         orders = read_orders(file, options.orders)
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    for setting in [setting for setting in os.environ if setting.startswith("PERDURE_")]:
+        del os.environ[setting]  # another database, above all: the demo uses none but its own
     with tempfile.TemporaryDirectory(prefix="perdure-demo-") as name, contextlib.chdir(name):
         director = Director(Path(name), console, options.kills)
         for order in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -200,10 +207,10 @@ def main(arguments: list[str] | None = None) -> int:
         logging.basicConfig(filename=Path(name, "director.log"))
         try:
             return 0 if director.play(file, orders, options.orders) else 1
-        except KeyboardInterrupt:
-            console.print("stopped; nothing is left behind")
-            return 130
-        except (Trouble, PerdureError) as error:
+        except (KeyboardInterrupt, Trouble, PerdureError) as error:
+            if director.interrupted:
+                console.print("stopped; nothing is left behind")
+                return 130
             console.print(escape(director.processes.last_words()), highlight=False, soft_wrap=True)
             director.line("[bold red]WRONG[/]", str(error))
             return 1
@@ -224,7 +231,12 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "file", nargs="?", type=Path, default=SAMPLE, help="orders, in either form of the CDNOW set"
     )
-    parser.add_argument("--orders", type=positive, metavar="N", help="only the first N orders of the file")
+    parser.add_argument(
+        "--orders",
+        type=positive,
+        metavar="N",
+        help="only the first N orders of the file; with less than some 200 there is no time for harm",
+    )
     parser.add_argument(
         "--kills", type=positive, default=4, metavar="K", help="kill a worker so many times (default 4)"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import sys
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +62,30 @@ async def pay(how: str) -> None:
             pass
 
         raise Hidden("nobody can find this class")
-    if how == "system exit":
-        raise SystemExit(3)
+
+
+@step
+def leaves(how: str) -> None:
+    left.append(how)
+    if how == "exit":
+        sys.exit(3)
+    if how == "argparse":
+        argparse.ArgumentParser(exit_on_error=True).parse_args(["--nonsense"])
+    if how == "abort":
+        raise Abort("a library's own")
+
+
+class Abort(BaseException):
+    """What some libraries raise to get past `except Exception`."""
+
+
+left: list[str] = []
+
+
+@workflow
+def leaving(how: str) -> str:
+    leaves(how)
+    return how
 
 
 @step
@@ -74,6 +98,14 @@ def wait_for_door() -> None:
 async def buys(how: str) -> str:
     await pay(how)
     return "bought"
+
+
+@workflow
+async def fails_hidden() -> None:
+    class Hidden(Exception):
+        pass
+
+    raise Hidden("nobody can find this class")
 
 
 @workflow
@@ -151,10 +183,20 @@ async def test_a_class_that_cannot_be_found_is_workflow_failed(database_url: str
     """WorkflowFailed has the original type, message and traceback text."""
     async with Perdure(database_url):
         with pytest.raises(WorkflowFailed, match="nobody can find this class") as failed:
-            await buys("local")
+            await fails_hidden()
         assert failed.value.type.endswith("Hidden")
         assert failed.value.message == "nobody can find this class"
-        assert "class Hidden" in failed.value.traceback or "raise Hidden" in failed.value.traceback
+        assert "raise Hidden" in failed.value.traceback
+
+
+@on_loop
+async def test_a_steps_unknown_error_keeps_its_type_to_the_end(database_url: str) -> None:
+    """A run that lets StepFailed out fails with it: who waits still reads the original type and traceback."""
+    async with Perdure(database_url):
+        with pytest.raises(StepFailed, match="nobody can find this class") as failed:
+            await buys("local")
+        assert failed.value.type.endswith("Hidden")
+        assert "raise Hidden" in failed.value.traceback
 
 
 @on_loop
@@ -206,15 +248,18 @@ async def test_the_first_run_raises_what_a_replay_raises(database_url: str) -> N
     assert first.__notes__ == second.__notes__
 
 
-@on_loop
-async def test_an_error_that_is_no_exception_ends_the_run_somehow(database_url: str) -> None:
-    """SystemExit in a step does not kill the worker, and whoever waits is told."""
-    async with Perdure(database_url) as app:
-        handle = await buys.start("system exit")
-        with pytest.raises(perdure.RunEnded):
-            await handle.result(timeout=5)
-        assert await buys("nothing") == "bought"
-        assert await app.runs.count(status="running") == 0
+@pytest.mark.parametrize("how", ["exit", "argparse", "abort"])
+def test_a_step_that_exits_ends_its_run(how: str, database_url: str) -> None:
+    """A BaseException in a step (`sys.exit`, a library's own) is no endless loop: whoever waits is told, others go on."""
+    left.clear()
+    with perdure.sync.Perdure(database_url, grace=0) as app:
+        handle = leaving.start(how)
+        with pytest.raises(perdure.PerdureError) as raised:
+            handle.result(timeout=5)
+        assert not isinstance(raised.value, perdure.WaitTimeout)
+        assert leaving.start("well").result(timeout=20) == "well"
+        assert app.runs.count(status=["running", "queued"]) == 0
+    assert left.count(how) <= 21
 
 
 @on_loop

@@ -101,7 +101,7 @@ async def test_list_filters_by_every_field(database_url: str) -> None:
         "workflows": ["a-1", "a-2", "b-1"],
         "queue": ["b-1"],
         "version": ["a-2"],
-        "worker": ["a-1"],
+        "worker": ["a-1", "a-2"],
         "tags": ["a-1"],
         "two tags": [],
         "ids": ["a-1", "b-2"],
@@ -151,7 +151,8 @@ async def test_get_has_everything_of_one_run(database_url: str) -> None:
     assert b"text" in found.input
     assert found.output == b'"text"'
     assert [told.json() for told in found.steps] == ['"first"', '"text"']
-    assert list(found.workers.values()) == ["worker one"]
+    [worker] = found.workers.values()
+    assert worker.startswith("worker one")
 
 
 @on_loop

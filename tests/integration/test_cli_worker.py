@@ -101,6 +101,23 @@ def test_a_stopping_worker_takes_no_more_runs(client: Perdure, database_url: str
         assert late.status() is Status.QUEUED
 
 
+def test_a_signal_for_a_forked_child_is_not_the_workers(client: Perdure, database_url: str) -> None:
+    """A step may fork and end its child, and the worker goes on."""
+    with worker("cli_shop:app", url=database_url, cwd=TESTS) as process:
+        assert client.start("shop.fork").result(timeout=30) == signal.SIGTERM
+        assert client.start("shop.deliver", [7]).result(timeout=30) == pid_of(process)
+    assert not any("stopping" in line for line in process.lines)
+
+
+def test_signals_are_heard_though_the_loop_listens_to_others(client: Perdure, database_url: str) -> None:
+    """User code that adds a signal handler to the event loop does not make the worker deaf."""
+    with worker("cli_shop:app", url=database_url, cwd=TESTS) as process:
+        client.start("shop.listen").result(timeout=30)
+        process.send(signal.SIGTERM)
+        process.wait_for("stopping in order")
+        assert process.exit_code() == 0
+
+
 def handed_over(
     client: Perdure, url: str, target: str, name: str, hold: str, stop: Callable[[Worker], int], grace: str
 ) -> int:

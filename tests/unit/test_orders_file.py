@@ -112,6 +112,7 @@ def test_only_the_first_are_read() -> None:
         "no day",
         "no number",
         "no amount",
+        "no amount of money",
         "a late header",
         "a long line",
     ],

@@ -94,7 +94,7 @@ def write_drawn(drawn: Any, *, width: int = 0) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
-    console.size = (max(console.width, width), console.height)  # type: ignore[assignment] # takes any pair
+    console.size = (max(console.width, width), console.height)
     console.print(drawn, soft_wrap=False)
 
 

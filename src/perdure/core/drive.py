@@ -167,11 +167,13 @@ def invoke_blocking(effect: Invoke, runtime: Runtime | None) -> Any:
 
 
 async def _invoke_in_thread(effect: Invoke, context: Context, runtime: Runtime | None) -> Any:
-    assert runtime is not None
-    signal = runtime.in_thread(lambda: context.run(effect.function, *effect.args, **effect.kwargs))
-    if not await _within(Await(signal, effect.timeout)):
-        effect.late = signal
-        raise _timed_out(effect)
+    signal = _needed(runtime).in_thread(lambda: context.run(effect.function, *effect.args, **effect.kwargs))
+    try:
+        if not await _within(Await(signal, effect.timeout)):
+            raise _timed_out(effect)
+    finally:
+        if not signal.done:
+            effect.late = signal
     if signal.error is not None:
         raise signal.error
     return signal.value
@@ -210,10 +212,18 @@ async def _use(effect: Use, runtime: Runtime | None) -> Any:
         # Outside of the run: tasks that a connection pool creates here are no branches of the workflow.
         context = copy_context()
         context.run(current.set, None)
-        return await InContext(context.run(effect.function, *effect.args, **effect.kwargs), context)
-    assert runtime is not None
-    signal = runtime.in_thread(lambda: effect.function(*effect.args, **effect.kwargs))
-    await signal.wait()
+        effect.value = await InContext(context.run(effect.function, *effect.args, **effect.kwargs), context)
+        return effect.value
+    signal = _needed(runtime).in_thread(lambda: effect.function(*effect.args, **effect.kwargs))
+    cancelled: asyncio.CancelledError | None = None
+    while not signal.done:  # the engine's own calls are bounded, and what they return must not be lost
+        try:
+            await signal.wait()
+        except asyncio.CancelledError as error:
+            cancelled = error
+    effect.value = signal.value
+    if cancelled is not None:
+        raise cancelled
     if signal.error is not None:
         raise signal.error
     return signal.value
@@ -221,9 +231,10 @@ async def _use(effect: Use, runtime: Runtime | None) -> Any:
 
 def _use_blocking(effect: Use, runtime: Runtime | None) -> Any:
     if effect.is_async:
-        assert runtime is not None
-        return runtime.call_async(effect.function, effect.args, effect.kwargs)
-    return effect.function(*effect.args, **effect.kwargs)
+        effect.value = _needed(runtime).call_async(effect.function, effect.args, effect.kwargs)
+    else:
+        effect.value = effect.function(*effect.args, **effect.kwargs)
+    return effect.value
 
 
 async def _within(effect: Await) -> bool:

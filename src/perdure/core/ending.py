@@ -82,7 +82,7 @@ def _record(run: Run, value: Any, error: BaseException | None) -> Record:
             return _failed(run, unfit)
         return EndRecord(run.key, Status.SUCCEEDED.code, stored, waited=run.waited)
     if isinstance(error, Interrupted | KeyboardInterrupt | GeneratorExit):
-        return HandOver(run.key)
+        return HandOver(run.key, run.claim)
     return _failed(run, error)
 
 
@@ -93,7 +93,7 @@ def _failed(run: Run, error: BaseException) -> EndRecord:
 def _parked(run: Run, reason: str) -> Park:
     logger.error("run %s (%s) is parked: %s", run.id, run.definition.name, reason)
     run.parked_reason = reason
-    return Park(run.key, storable_text(reason)[:10_000])
+    return Park(run.key, storable_text(reason)[:10_000], run.claim)
 
 
 def _stopped(run: Run) -> EndRecord:

@@ -38,7 +38,7 @@ def recorded(
         decode: reads a recorded value that did not fail.
     """
     run = branch.run
-    run.check_open()
+    run.check_running()
     position = branch.next_position()
     call = Call(position, kind, name, produce)
     if not run.alone:

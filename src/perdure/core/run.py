@@ -18,7 +18,7 @@ from perdure.core.gate import CANCEL_POSITION, Call, Gate, Recorded, Told
 from perdure.core.registry import WorkflowDefinition
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Info, Kind, Status
-from perdure.store.records import AnsweredWait, Fenced, Record, StepRecord, Ticket
+from perdure.store.records import AnsweredWait, Fenced, Outcome, Record, StepRecord, Ticket
 from perdure.store.session import Session
 from perdure.store.signal import Signal
 
@@ -161,6 +161,7 @@ class Run:
         "calling",
         "cancel_reason",
         "cancel_told",
+        "claim",
         "closed",
         "definition",
         "fatal",
@@ -171,6 +172,7 @@ class Run:
         "intents",
         "key",
         "leaving",
+        "over",
         "parked_reason",
         "pending",
         "root",
@@ -194,6 +196,7 @@ class Run:
         waits: dict[str, float] | None = None,
         intents: frozenset[str] = frozenset(),
         cancel: CancelReason = CancelReason.NONE,
+        claim: int = 0,
     ) -> None:
         self.runtime, self.definition = runtime, definition
         self.key, self.id, self.input = key, id, input
@@ -203,6 +206,9 @@ class Run:
         self.pending: Ticket | None = None
         self.closed = False
         self.fatal: Exception | None = None
+        self.over = False
+        """The code has ended; only its end is still to be recorded."""
+        self.claim = claim
         self.leaving: Ticket | None = None
         self.waiting: dict[str, tuple[Signal, int | None]] = {}
         self.waits = waits or {}
@@ -220,8 +226,27 @@ class Run:
 
     def check_open(self) -> None:
         """Raise if the code of this run must not go on."""
+        if self.left:
+            self.closed = True
         if self.closed or self.fatal is not None:
             raise Unwind
+
+    @property
+    def left(self) -> bool:
+        """Whether the run is put away, by the database: known here before the host has acted on it."""
+        leaving = self.leaving
+        return (
+            leaving is not None
+            and leaving.done
+            and leaving.error is None
+            and leaving.records[0].outcome is Outcome.WON
+        )
+
+    def check_running(self) -> None:
+        """Raise if the code of this run has ended, or must not go on: then no durable call begins any more."""
+        if self.over:
+            raise Unwind
+        self.check_open()
 
     def give_up(self, error: Exception) -> Unwind:
         """The run cannot go on here: return what takes its code off the stack; it is then parked."""
@@ -235,10 +260,13 @@ class Run:
             raise Unwind
         if ticket.error is not None:
             raise self.give_up(PerdureError(str(ticket.error)))
+        if any(record.run == self.key and record.outcome is Outcome.LOST for record in ticket.records):
+            self.closed = True  # somebody else's record stands: this is no longer the run that goes on
+            raise Unwind
 
     def check_owner(self) -> None:
         """Raise if this worker is no longer sure to own the run: a courtesy before each body."""
-        self.check_open()
+        self.check_running()
         if not self.runtime.alive():
             self.closed = True
             self.runtime.fenced()  # for all its runs: none may be dropped while the worker goes on to live

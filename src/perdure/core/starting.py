@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,6 +16,9 @@ from perdure.core.run import Branch, Run, Runtime
 from perdure.errors import DatabaseUnavailable, WorkflowConflict
 from perdure.models import DEFAULT_QUEUE, Kind, StartOptions
 from perdure.store.records import Outcome, StartRecord, Ticket
+
+LONGEST_PARENT: Final = 400
+"""Characters of a parent's id that its child's id begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,12 @@ def confirmed(runtime: Runtime, what: Start, starting: Starting) -> Generator[An
     """Send a start and wait until it is durable; its run has not begun."""
     record, ticket = starting.record, starting.ticket
     runtime.submit(ticket, contested=what.options.id is not None)
-    yield ticket
+    try:
+        yield ticket
+    except BaseException:
+        # Whoever started it is gone, the start goes on: a run that is ours must run.
+        ticket.call(lambda: _launch(runtime, starting.run, record, ticket))
+        raise
     if ticket.error is not None or record.outcome is not Outcome.WON:
         runtime.let_go_of(record.run)
     if ticket.error is not None:
@@ -84,6 +92,40 @@ def confirmed(runtime: Runtime, what: Start, starting: Starting) -> Generator[An
     return settled(record, what)
 
 
+def _start_contested(
+    call: Call, run: Run, child: Run | None, told: Told, record: StartRecord, what: Start
+) -> Generator[Any, Any, Told]:
+    """Start a child under an id that may belong to a stranger.
+
+    The answer is known only after the commit, and the unit goes by the second lane, after everything that the
+    run has pending in the first.
+    """
+    told.group = yield from group_for(call, run)
+    yield from run.barrier()
+    ticket = run.submit(run.record_of(call, told, told.group, 0), record, contested=True)
+    if child is not None:
+        child.pending = ticket
+    try:
+        yield ticket
+    except BaseException:
+        ticket.call(lambda: _launch(run.runtime, child, record, ticket))
+        raise
+    run.confirm(ticket)
+    _launch(run.runtime, child, record, ticket)
+    try:
+        told.seen = settled(record, what)
+    except WorkflowConflict as conflict:
+        told.failed, told.seen = True, conflict  # a replay finds the same by the id
+    return told
+
+
+def _launch(runtime: Runtime, run: Run | None, record: StartRecord, ticket: Ticket) -> None:
+    if run is not None and ticket.error is None and record.outcome is Outcome.WON:
+        runtime.launch(run, ticket)
+    else:
+        runtime.let_go_of(record.run)
+
+
 def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
     """Start a child: the step that starts it and its birth are one unit."""
     run = branch.run
@@ -91,7 +133,8 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
     def produce(call: Call) -> Generator[Any, Any, Told]:
         runtime, given = run.runtime, what.options.id
         key = runtime.new_key()
-        id = given or f"{run.id}/{call.position}"
+        # By the key, which nobody else has: a position alone could be an earlier life's, or anybody's.
+        id = given or f"{run.id[:LONGEST_PARENT]}/{call.position}-{key:x}"
         here = runs_here(runtime, what)
         record = start_record(runtime, key, id, what, here=here, parent=(run.key, call.position))
         child = None
@@ -109,17 +152,7 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
         if given is None:
             told.with_records, told.then = [record], launch
             return told
-        # The id may belong to a stranger: the answer is known only after the commit, and the unit goes by
-        # the second lane, after everything the run has pending in the first.
-        yield from run.barrier()
-        told.group = yield from group_for(call, run)
-        ticket = run.submit(run.record_of(call, told, told.group, 0), record, contested=True)
-        yield ticket
-        run.confirm(ticket)
-        told.seen = settled(record, what)
-        if told.seen.created:
-            launch(ticket)
-        return told
+        return (yield from _start_contested(call, run, child, told, record, what))
 
     def decode(value: bytes) -> tuple[int, str]:
         key, id = msgspec.json.decode(value, type=tuple[int, str])

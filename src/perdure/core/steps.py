@@ -106,7 +106,7 @@ def failure(run: Run, error: BaseException, attempts: int = 1, seconds: float = 
 def clock_reading(branch: Branch) -> datetime:
     """`now()`: read once, the same on every replay, never earlier than the last reading of the run."""
     run = branch.run
-    run.check_open()
+    run.check_running()
     position = branch.next_position()
     try:
         record = run.gate.reading(position, Kind.CLOCK, "now")

@@ -105,6 +105,7 @@ class Traced(Coroutine[Any, Any, Any]):
 
     def _ended(self, host: TracingHost) -> None:
         if self in host.branches:
+            self.task = self.waits_for = None
             host.branches.discard(self)
             host.run.tasks = max(1, len(host.branches))
             if not host.run.gate.idle:

@@ -91,9 +91,11 @@ class ThreadHost:
             error = Unwind() if run.closed else cancelled
         except BaseException as raised:
             error = raised
+        run.over = True
         current.set(None)
         interrupted = isinstance(error, KeyboardInterrupt | Interrupted)
         drive_blocking(conclude(run, value, error), run.runtime)
+        run.host = None  # cut the knot of run and host: it would wait for a collection
         if interrupted and error is not None:
             raise error
 
@@ -291,7 +293,7 @@ class ThreadHost:
                 ticket = run.submit(*waits)
                 ticket.call(lambda: run.runtime.begun_waiting(run))
                 return
-            record = PutAway(run.key, list(run.waiting))
+            record = PutAway(run.key, list(run.waiting), run.claim)
             run.leaving = run.submit(record)
         run.leaving.call(lambda: self._left(record))
 

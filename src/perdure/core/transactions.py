@@ -107,6 +107,8 @@ class _Attempts:
         self.args, self.kwargs = args, kwargs
         self.group: int | None = None
         self.conflicts = 0
+        self.doubtful = False
+        """A COMMIT had no answer: an earlier attempt may yet turn out to have succeeded."""
 
     def run_all(self) -> Generator[Any, Any, Told]:
         """Try until it commits, or its failure is final."""
@@ -132,8 +134,39 @@ class _Attempts:
                     attempt, self.conflicts = attempt + 1, 0
                 if pause is None:
                     cause = error.__cause__ if isinstance(error, Conflict) and error.__cause__ else error
-                    return failure(self.run, cause, attempt, self.run.runtime.monotonic() - began)
+                    told = failure(self.run, cause, attempt, self.run.runtime.monotonic() - began)
+                    return (yield from self.settled(told)) if self.doubtful else told
                 yield Pause(pause)
+
+    def settled(self, told: Told) -> Generator[Any, Any, Told]:
+        """Record a failure over a COMMIT without an answer: by a transaction that waits for that backend.
+
+        Either the failure's record goes in, then the attempt has not committed and never will; or it meets the
+        record of the attempt, which then is the answer.
+        """
+        if self.group is None:
+            self.group = yield from group_for(self.call, self.run)
+        told.group = self.group
+        while True:
+            self.run.check_owner()
+            session = self.run.runtime.session(is_async=self.definition.colour)
+            try:
+                yield from session.open()
+                begun = yield from session.begin(None, {}, self.run.key, self.call.position)
+                if begun.worker is not None:
+                    return self.found(begun.value)
+                yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
+                return told
+            except Fenced:
+                self.run.runtime.fenced()
+                self.run.closed = True
+                raise Unwind from None
+            except Conflict:
+                self.conflicts += 1
+            finally:
+                yield from session.roll_back()
+                yield from session.close()
+            yield Pause(backoff(min(self.conflicts, 5)))
 
     def one(self, attempt: int, began: float) -> Generator[Any, Any, Told]:
         """One attempt, on a connection and a fence slot of its own."""
@@ -146,15 +179,18 @@ class _Attempts:
             )
             if begun.worker is not None:
                 return self.found(begun.value)
-            if self.conflicts:
-                yield from session.fence()  # dead or alive, before the work is done again
-            value = yield Invoke(
+            body = Invoke(
                 definition.function,
                 (session.connection, *self.args),
                 self.kwargs,
                 is_async=definition.colour,
                 info=info_of(self.run, self.call, attempt),
             )
+            try:
+                value = yield body
+            finally:
+                if body.late is not None:
+                    session.abandon(body.late)
             check_state(session, definition)
             told = success(self.run, definition.signature.result, value, attempt, runtime.monotonic() - began)
             if told.failed:
@@ -162,10 +198,14 @@ class _Attempts:
             if self.group is None:
                 self.group = yield from group_for(self.call, self.run)
             told.group = self.group
+            yield from self.run.barrier()  # what other branches have recorded meanwhile comes before it
             try:
                 yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
             except EndedInside:
                 raise TransactionBroken(ended_inside(definition)) from None
+            except Conflict as conflict:
+                self.doubtful = self.doubtful or conflict.unknown
+                raise
             return told
         finally:
             yield from session.roll_back()

@@ -114,7 +114,7 @@ def waited(
             yield DurableWait(signal)
             if run.leaving is not None and not run.leaving.done:
                 yield run.leaving
-            run.check_open()
+            run.check_open()  # which knows of a put-away as soon as it is committed
             if signal.value is not WOKEN:
                 return
             # Woken to be told to stop; a new signal for the rest of the wait is the caller's next replay.

@@ -36,16 +36,18 @@ suspect as materialized (
 chosen as materialized (select key, begun from healthy union all select key, begun from suspect),
 claimed as (
     update {schema}.live l
-    set status = 3, worker = %(worker)s::bigint, begun = true, ready = null, version = coalesce(l.version, %(version)s)
+    set status = 3, worker = %(worker)s::bigint, begun = true, ready = null, claims = l.claims + 1,
+        version = coalesce(l.version, %(version)s)
     from chosen c
     where l.key = c.key
-    returning l.key, c.begun, l.workflow, l.recoveries, l.cancel, l.deadline - {schema}.clock() as remaining)
+    returning l.key, c.begun, l.workflow, l.recoveries, l.cancel, l.claims,
+              l.deadline - {schema}.clock() as remaining)
 select {schema}.clock() as now, (select count(*) from woken) as woken,
        (select extract(epoch from min(x.ready) - {schema}.clock())::double precision
         from {schema}.live x where x.status in (1, 4)) as next_due,
        (select array_agg(x.key || ':' || x.cancel) from {schema}.live x
         where x.worker = %(worker)s::bigint and x.cancel > 0) as cancels,
-       c.key, c.begun, c.workflow, c.recoveries, c.cancel, r.id, r.input,
+       c.key, c.begun, c.workflow, c.recoveries, c.cancel, c.claims, r.id, r.input,
        extract(epoch from c.remaining)::double precision as remaining
 from (select 1) as always (one)
 left join claimed c on true

@@ -16,9 +16,14 @@ insert into {schema}.ends (key, status, value) select key, 9, %(value)s::bytea f
 -- name: ask_cancel
 -- Runs whose code must be told: a waiting one is woken for it, a running one hears of it from its owner.
 update {schema}.live
-set cancel = %(cancel)s::smallint, status = case when status = 3 then 3 else 2 end, ready = null
-where key = any(%(keys)s::bigint[]) and cancel = 0
+set cancel = case when cancel = 0 then %(cancel)s::smallint else cancel end,
+    status = case when status = 3 then 3 else 2 end, ready = null
+where key = any(%(keys)s::bigint[])
 returning key
+
+-- name: find_cancelled
+-- Which of these runs have ended as cancelled: also the answer to a cancel that was repeated.
+select key from {schema}.ends where key = any(%(keys)s::bigint[]) and status = 9
 
 -- name: unpark_runs
 -- Parked runs go back to the queue, as if they had never crashed.

@@ -3,7 +3,7 @@
 -- name: list_runs
 -- Runs by filter, newest first, a page at a time: the cursor is the last row's birth and key.
 select r.key, r.id, r.workflow, coalesce(e.status, l.status) as status, coalesce(l.queue, r.queue) as queue,
-       r.version, r.tags, coalesce(l.worker, e.worker) as worker, r.created, e.finished, l.ready, l.deadline,
+       coalesce(l.version, r.version) as version, r.tags, coalesce(l.worker, e.worker) as worker, r.created, e.finished, l.ready, l.deadline,
        l.recoveries, l.reason, l.cancel, p.id as parent,
        (select count(*) from {schema}.takeovers t where t.run = r.key) as takeovers
 from {schema}.runs r
@@ -16,7 +16,7 @@ where not r.superseded
   and (%(status)s::smallint[] is null or coalesce(e.status, l.status) = any(%(status)s::smallint[]))
   and (%(workflow)s::text[] is null or r.workflow = any(%(workflow)s::text[]))
   and (%(queue)s::text[] is null or coalesce(l.queue, r.queue) = any(%(queue)s::text[]))
-  and (%(version)s::text[] is null or r.version = any(%(version)s::text[]))
+  and (%(version)s::text[] is null or coalesce(l.version, r.version) = any(%(version)s::text[]))
   and (%(worker)s::bigint[] is null or coalesce(l.worker, e.worker) = any(%(worker)s::bigint[]))
   and (%(tags)s::jsonb is null or r.tags @> %(tags)s::jsonb)
   and (%(parent)s::text is null or p.id = %(parent)s::text)
@@ -43,7 +43,7 @@ where not r.superseded
   and (%(status)s::smallint[] is null or coalesce(e.status, l.status) = any(%(status)s::smallint[]))
   and (%(workflow)s::text[] is null or r.workflow = any(%(workflow)s::text[]))
   and (%(queue)s::text[] is null or coalesce(l.queue, r.queue) = any(%(queue)s::text[]))
-  and (%(version)s::text[] is null or r.version = any(%(version)s::text[]))
+  and (%(version)s::text[] is null or coalesce(l.version, r.version) = any(%(version)s::text[]))
   and (%(worker)s::bigint[] is null or coalesce(l.worker, e.worker) = any(%(worker)s::bigint[]))
   and (%(tags)s::jsonb is null or r.tags @> %(tags)s::jsonb)
   and (%(parent)s::text is null or p.id = %(parent)s::text)

@@ -18,8 +18,8 @@ select key from {schema}.live where key = any(%(keys)s::bigint[]) order by key f
 -- Record what the code has been told. First writer wins; what is not inserted is looked up afterwards.
 insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
 select t.run, t.position, t.grp, t.ord, t.kind, t.name, t.failed, t.value, t.attempts, t.seconds, %(worker)s::bigint
-from unnest(%(run)s::bigint[], %(position)s::text[], %(grp)s::integer[], %(ord)s::smallint[], %(kind)s::smallint[],
-            %(name)s::text[], %(failed)s::boolean[], %(value)s::bytea[], %(attempts)s::smallint[], %(seconds)s::real[])
+from unnest(%(run)s::bigint[], %(position)s::text[], %(grp)s::integer[], %(ord)s::integer[], %(kind)s::smallint[],
+            %(name)s::text[], %(failed)s::boolean[], %(value)s::bytea[], %(attempts)s::integer[], %(seconds)s::real[])
      as t (run, position, grp, ord, kind, name, failed, value, attempts, seconds)
 on conflict do nothing
 
@@ -29,8 +29,8 @@ on conflict do nothing
 with fence as materialized (
     select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share)
 insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
-select %(run)s::bigint, %(position)s, %(grp)s::integer, %(ord)s::smallint, %(kind)s::smallint, %(name)s, %(failed)s,
-       %(value)s::bytea, %(attempts)s::smallint, %(seconds)s::real, %(worker)s from fence
+select %(run)s::bigint, %(position)s, %(grp)s::integer, %(ord)s::integer, %(kind)s::smallint, %(name)s, %(failed)s,
+       %(value)s::bytea, %(attempts)s::integer, %(seconds)s::real, %(worker)s from fence
 on conflict do nothing
 
 -- name: find_steps
@@ -142,8 +142,8 @@ with fence as materialized (
     select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
 step as (
     insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
-    select %(run)s::bigint, %(position)s, %(grp)s::integer, %(ord)s::smallint, %(kind)s::smallint, %(name)s, %(failed)s,
-           %(value)s::bytea, %(attempts)s::smallint, %(seconds)s::real, %(worker)s from fence
+    select %(run)s::bigint, %(position)s, %(grp)s::integer, %(ord)s::integer, %(kind)s::smallint, %(name)s, %(failed)s,
+           %(value)s::bytea, %(attempts)s::integer, %(seconds)s::real, %(worker)s from fence
     on conflict do nothing
     returning 1),
 gone as (
@@ -176,11 +176,13 @@ left join {schema}.live l on l.key = t.key
 delete from {schema}.waits where run = any(%(keys)s::bigint[])
 
 -- name: trim_waits
--- Before a run is put away, forget the waits of branches that no longer wait.
+-- Before a run is put away, forget the waits of branches that no longer wait. Only of the life that asks: a
+-- run that was claimed again since, after an answer was lost, has waits of its own.
 delete from {schema}.waits w
-where w.run = any(%(keys)s::bigint[])
-  and not exists (select 1 from unnest(%(run)s::bigint[], %(position)s::text[]) as t (run, position)
-                  where t.run = w.run and t.position = w.position)
+using unnest(%(keys)s::bigint[], %(claims)s::integer[]) as t (key, claim), {schema}.live l
+where w.run = t.key and l.key = t.key and l.worker = %(worker)s::bigint and l.claims = t.claim
+  and not exists (select 1 from unnest(%(run)s::bigint[], %(position)s::text[]) as k (run, position)
+                  where k.run = w.run and k.position = w.position)
 
 -- name: put_away
 -- Put runs away to wait without memory or slot, unless what they wait for has already come. The run's row
@@ -190,18 +192,21 @@ from (select w.run, min(w.due) as due,
              bool_or(coalesce(w.due <= {schema}.clock(), false) or e.key is not null or p.key is not null) as answered
       from {schema}.waits w left join {schema}.ends e on e.key = w.target
       left join {schema}.live p on p.key = w.target and p.status = 6
-      where w.run = any(%(keys)s::bigint[]) group by w.run) w
-where l.key = any(%(keys)s::bigint[]) and l.key = w.run and l.worker = %(worker)s::bigint and l.cancel = 0
-  and not w.answered
+      where w.run = any(%(keys)s::bigint[]) group by w.run) w,
+     unnest(%(keys)s::bigint[], %(claims)s::integer[]) as t (key, claim)
+where l.key = any(%(keys)s::bigint[]) and l.key = w.run and l.key = t.key and l.claims = t.claim
+  and l.worker = %(worker)s::bigint and l.cancel = 0 and not w.answered
 returning l.key
 
 -- name: hand_over
--- Give runs back to the queue, for another worker to go on with at once.
-update {schema}.live set status = 2, worker = null, ready = null
-where key = any(%(keys)s::bigint[]) and worker = %(worker)s::bigint
+-- Give runs back to the queue, for another worker to go on with at once. Where a claim is named, only that life.
+update {schema}.live l set status = 2, worker = null, ready = null
+from unnest(%(keys)s::bigint[], %(claims)s::integer[]) as t (key, claim)
+where l.key = any(%(keys)s::bigint[]) and l.key = t.key and l.worker = %(worker)s::bigint
+  and l.claims = coalesce(t.claim, l.claims)
 
 -- name: park_runs
 -- Park runs: they stay as they are, with the reason, until somebody resumes them.
 update {schema}.live l set status = 6, worker = null, reason = t.reason
-from unnest(%(key)s::bigint[], %(reason)s::text[]) as t (key, reason)
-where l.key = any(%(key)s::bigint[]) and l.key = t.key and l.worker = %(worker)s::bigint
+from unnest(%(keys)s::bigint[], %(claims)s::integer[], %(reason)s::text[]) as t (key, claim, reason)
+where l.key = any(%(keys)s::bigint[]) and l.key = t.key and l.worker = %(worker)s::bigint and l.claims = t.claim

@@ -26,6 +26,7 @@ unfenced as (
     delete from {schema}.fences f using dead where f.worker = dead.id returning 1)
 insert into {schema}.workers_gone (id, name, host, pid, started, reason)
 select id, name, host, pid, started, 'lease ran out' from dead
+on conflict do nothing
 returning id
 
 -- name: expired_workers
@@ -49,6 +50,7 @@ unfenced as (
     delete from {schema}.fences f using gone where f.worker = gone.id returning 1)
 insert into {schema}.workers_gone (id, name, host, pid, started, reason)
 select id, name, host, pid, started, 'stopped' from gone
+on conflict do nothing
 
 -- name: hand_over_all
 -- The runs of a worker that stops in order go back to the queue; this is no crash and counts as none.

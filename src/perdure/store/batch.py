@@ -163,25 +163,28 @@ class BatchWriter:
             if waited := [end.run for end in ends if end.waited]:
                 yield "drop_waits_of_runs", {"keys": Bigints(waited)}
         if away:
-            keys = Bigints(sorted(record.run for record in away))
+            lives = _lives(away) | {"worker": self._worker}
             places = [(record.run, position) for record in away for position in record.positions]
-            columns = {
-                "run": Bigints([run for run, _ in places]),
-                "position": Texts([place for _, place in places]),
-            }
-            yield "trim_waits", columns | {"keys": keys}
-            yield "put_away", {"keys": keys, "worker": self._worker}
-        if handed:
             yield (
-                "hand_over",
-                {"keys": Bigints(sorted(record.run for record in handed)), "worker": self._worker},
+                "trim_waits",
+                lives
+                | {
+                    "run": Bigints([run for run, _ in places]),
+                    "position": Texts([place for _, place in places]),
+                },
             )
+            yield "put_away", lives
+        if handed:
+            yield "hand_over", _lives(handed) | {"worker": self._worker}
         if parks:
-            columns = {
-                "key": Bigints([park.run for park in parks]),
-                "reason": Texts([park.reason for park in parks]),
-            }
-            yield "park_runs", columns | {"worker": self._worker}
+            yield (
+                "park_runs",
+                _lives(parks)
+                | {
+                    "reason": Texts([park.reason for park in parks]),
+                    "worker": self._worker,
+                },
+            )
 
     def _start_statements(self, starts: list[StartRecord]) -> Iterable[tuple[str, dict[str, Any]]]:
         if not starts:
@@ -296,6 +299,10 @@ def _confirm(connection: Connection) -> None:
         raise psycopg.OperationalError("the server warned at COMMIT: it may not be replicated")
 
 
+def _lives(records: Sequence[Any]) -> dict[str, Any]:
+    return {"keys": Bigints([r.run for r in records]), "claims": Integers([r.claim for r in records])}
+
+
 def _places(records: Sequence[Any]) -> dict[str, Any]:
     return {"run": Bigints([r.run for r in records]), "position": Texts([r.position for r in records])}
 
@@ -324,12 +331,12 @@ def _step_columns(steps: Sequence[StepRecord]) -> dict[str, Any]:
         "run": Bigints([s.run for s in steps]),
         "position": Texts([s.position for s in steps]),
         "grp": Integers([s.group for s in steps]),
-        "ord": Smallints([s.order for s in steps]),
+        "ord": Integers([s.order for s in steps]),
         "kind": Smallints([s.kind for s in steps]),
         "name": Texts([s.name for s in steps]),
         "failed": Booleans([s.failed for s in steps]),
         "value": Blobs([s.value for s in steps]),
-        "attempts": Smallints([s.attempts for s in steps]),
+        "attempts": Integers([s.attempts for s in steps]),
         "seconds": Reals([s.seconds for s in steps]),
     }
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from perdure.models import CancelReason
-from perdure.store.arrays import Bigints, Texts
+from perdure.store.arrays import Bigints, Integers, Texts
 from perdure.store.connection import Connection
 from perdure.store.database import Database
 from perdure.store.workers import CLAIM_SLOT
@@ -29,6 +29,7 @@ class ClaimedRun:
     begun: bool
     recoveries: int
     cancel: CancelReason
+    claim: int
     remaining: float | None
     steps: list[tuple[Any, ...]] = field(default_factory=list)
     waits: dict[str, float] = field(default_factory=dict)
@@ -71,8 +72,8 @@ def poll(
     }
     rows = connection.execute(database.statements["claim_runs"], parameters, binary=True).fetchall()
     runs = [
-        ClaimedRun(key, id, workflow, bytes(input), begun, recoveries, CancelReason(cancel), remaining)
-        for _, _, _, _, key, begun, workflow, recoveries, cancel, id, input, remaining in rows
+        ClaimedRun(key, id, workflow, bytes(input), begun, recoveries, CancelReason(cancel), claim, remaining)
+        for _, _, _, _, key, begun, workflow, recoveries, cancel, claim, id, input, remaining in rows
         if key is not None
     ]
     load_histories(connection, database, [run for run in runs if run.begun])
@@ -112,7 +113,8 @@ def owned(connection: Connection, database: Database, worker: int) -> list[int]:
 
 def hand_over(connection: Connection, database: Database, worker: int, keys: Sequence[int]) -> None:
     """Give runs back to the queue."""
-    connection.execute(database.statements["hand_over"], {"keys": Bigints(list(keys)), "worker": worker})
+    parameters = {"keys": Bigints(list(keys)), "claims": Integers([None] * len(keys)), "worker": worker}
+    connection.execute(database.statements["hand_over"], parameters)
 
 
 def due(

@@ -7,6 +7,7 @@ that ran into it is closed: what it was doing is unknown, and unknown outcomes a
 
 from __future__ import annotations
 
+import socket
 from typing import Any, Final
 
 import psycopg
@@ -96,3 +97,15 @@ def is_lost(error: BaseException) -> bool:
 def is_retryable(error: BaseException) -> bool:
     """Whether an error says that the same transaction may succeed if repeated."""
     return isinstance(error, psycopg.Error) and error.sqlstate in _RETRY_STATES
+
+
+def abort(connection: Connection) -> None:
+    """Wake a thread that waits for an answer, from another thread, by shutting its socket."""
+    try:
+        with socket.socket(fileno=connection.fileno()) as handle:
+            try:
+                handle.shutdown(socket.SHUT_RDWR)
+            finally:
+                handle.detach()
+    except (OSError, psycopg.Error):
+        return

@@ -125,8 +125,16 @@ class Database:
         if self.embedded is not None:
             self.embedded.stop()
 
-    def connect(self, name: str, answer_within: float = 30.0, **settings: Any) -> Connection:
+    def connect(
+        self, name: str, answer_within: float = 30.0, *, lock_timeout: float | None = None, **settings: Any
+    ) -> Connection:
         """Open a connection of its own for one of the engine's threads.
+
+        Args:
+            name: what it is for.
+            answer_within: seconds in which everything must be answered.
+            lock_timeout: seconds to wait for a lock, where a statement does not say so itself.
+            settings: further parameters of libpq.
 
         Raises:
             psycopg.OperationalError: the database is away.
@@ -134,6 +142,8 @@ class Database:
         if not self.pooler:
             given = conninfo_to_dict(self.url).get("options") or ""
             settings["options"] = f"{given} -c idle_in_transaction_session_timeout=60s"
+            if lock_timeout is not None:
+                settings["options"] += f" -c lock_timeout={int(lock_timeout * 1000)}ms"
         try:
             connection = connect(
                 self.url, name=name, answer_within=answer_within, prepare=not self.pooler, **settings

@@ -12,8 +12,9 @@ sent again over a new one, and `BatchWriter` recognises its own rows.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
-import socket
 import threading
 import time
 from collections import deque
@@ -26,7 +27,7 @@ import psycopg
 from perdure.errors import DatabaseUnavailable
 from perdure.policy import backoff
 from perdure.store.batch import FENCED_STATE, Batch, BatchWriter, Vanished
-from perdure.store.connection import Connection, is_lost, is_retryable
+from perdure.store.connection import Connection, abort, is_lost, is_retryable
 from perdure.store.records import Fenced, Park, StartRecord, Ticket
 from perdure.store.signal import settle
 
@@ -34,10 +35,12 @@ logger = logging.getLogger("perdure.journal")
 
 MAX_BATCH_TICKETS: Final = 500
 MAX_BATCH_BYTES: Final = 8_000_000
-LOCK_TIMEOUT: Final = 0.2
+LOCK_TIMEOUT: Final = 0.1
 """Seconds that a batch waits for a lock: nothing but our own keys should ever be locked."""
-ALONE_LOCK_TIMEOUT: Final = 0.05
+ALONE_LOCK_TIMEOUT: Final = 0.01
+"""The same for a ticket that is tried alone; it comes again, others wait behind it."""
 RETRY_AFTER: Final = 0.1
+LONGEST_RETRY: Final = 2.0
 GIVE_UP_AFTER: Final = 30.0
 """Seconds for which a ticket that somebody blocks is tried again, before its caller gets an error."""
 
@@ -46,7 +49,7 @@ GIVE_UP_AFTER: Final = 30.0
 class JournalHooks:
     """What a journal tells its owner, from its own thread."""
 
-    connect: Callable[[str, float], Connection]
+    connect: Callable[..., Connection]
     fenced: Callable[[], None]
     committed: Callable[[Batch], None]
 
@@ -76,7 +79,8 @@ class Journal:
         self._changed = threading.Condition(threading.Lock())
         self._queue: deque[Ticket] = deque()
         self._behind: dict[int, deque[Ticket]] = {}
-        self._delayed: list[tuple[float, Ticket]] = []
+        self._delayed: list[tuple[float, int, Ticket]] = []
+        self._order = itertools.count()
         self._stopping = self._fenced = False
         self._connection: Connection | None = None
         self._idle = True
@@ -113,7 +117,7 @@ class Journal:
         """Fail everything queued, and everything to come."""
         with self._changed:
             self._fenced = self._stopping = True
-            tickets = [*self._queue, *(ticket for _, ticket in self._delayed)]
+            tickets = [*self._queue, *(ticket for _, _, ticket in self._delayed)]
             tickets += [ticket for line in self._behind.values() for ticket in line]
             self._queue.clear()
             self._delayed.clear()
@@ -121,7 +125,7 @@ class Journal:
             self._changed.notify()
         self._fail(tickets, Fenced())
         if (connection := self._connection) is not None and self._thread is not threading.current_thread():
-            _abort(connection)
+            abort(connection)
 
     def oldest(self) -> float | None:
         """When the oldest batch that has no answer was sent, or None."""
@@ -155,7 +159,7 @@ class Journal:
     def _due(self) -> None:
         now = time.monotonic()
         while self._delayed and self._delayed[0][0] <= now:
-            self._queue.appendleft(self._delayed.pop(0)[1])
+            self._queue.append(heapq.heappop(self._delayed)[2])  # behind those that have not had a turn
 
     def _next_batch(self) -> Batch:
         tickets: list[Ticket] = []
@@ -170,11 +174,14 @@ class Journal:
             if ticket.run in self._behind and not ticket.tries:
                 self._behind[ticket.run].append(ticket)  # an earlier record of this run is still on its way
                 continue
+            if ticket.tries and tickets:
+                self._queue.appendleft(ticket)  # what failed before is tried alone
+                break
             tickets.append(ticket)
             for record in ticket.records:
                 size += len(getattr(record, "value", b"")) + len(getattr(record, "input", b""))
             if ticket.tries:
-                break  # what failed before is tried alone
+                break
         return Batch(tickets)
 
     def _flush(self, batch: Batch) -> None:
@@ -184,7 +191,7 @@ class Journal:
             try:
                 alone = len(batch.tickets) == 1
                 self._writer.write(self._connected(), batch, ALONE_LOCK_TIMEOUT if alone else LOCK_TIMEOUT)
-            except (psycopg.Error, OSError, Vanished) as error:
+            except Exception as error:  # also one that a record raised while it was packed
                 if _is_fenced(error):
                     self._declared_dead(batch)
                 elif is_lost(error):
@@ -235,7 +242,8 @@ class Journal:
             self._overflow.submit([ticket])
         else:
             with self._changed:
-                self._delayed.append((now + RETRY_AFTER, ticket))
+                pause = min(LONGEST_RETRY, RETRY_AFTER * 2 ** (ticket.tries - 1))
+                heapq.heappush(self._delayed, (now + pause, next(self._order), ticket))
 
     def _release(self, run: int) -> None:
         """The ticket that held up its run is settled: the run's later ones may go on."""
@@ -261,7 +269,8 @@ class Journal:
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = self._hooks.connect(self._name, self._answer_within)
+            connect = self._hooks.connect
+            self._connection = connect(self._name, self._answer_within, lock_timeout=LOCK_TIMEOUT)
         return self._connection
 
     def _disconnect(self, error: BaseException) -> None:
@@ -286,15 +295,3 @@ def _is_fenced(error: BaseException) -> bool:
 
 def _line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def _abort(connection: Connection) -> None:
-    """Wake a thread that waits for an answer, from another thread, by shutting its socket."""
-    try:
-        with socket.socket(fileno=connection.fileno()) as handle:
-            try:
-                handle.shutdown(socket.SHUT_RDWR)
-            finally:
-                handle.detach()
-    except (OSError, psycopg.Error):
-        return

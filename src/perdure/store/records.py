@@ -138,25 +138,28 @@ class IntentRecord(Record):
 class PutAway(Record):
     """A run that waits without memory, for the waits at these positions."""
 
-    __slots__ = ("positions",)
+    __slots__ = ("claim", "positions")
 
-    def __init__(self, run: int, positions: list[str]) -> None:
-        self.run, self.outcome, self.positions = run, Outcome.PENDING, positions
+    def __init__(self, run: int, positions: list[str], claim: int = 0) -> None:
+        self.run, self.outcome, self.positions, self.claim = run, Outcome.PENDING, positions, claim
 
 
 class HandOver(Record):
     """A run that goes back to the queue."""
 
-    __slots__ = ()
+    __slots__ = ("claim",)
+
+    def __init__(self, run: int, claim: int = 0) -> None:
+        self.run, self.outcome, self.claim = run, Outcome.PENDING, claim
 
 
 class Park(Record):
     """A run that is given up until somebody resumes it."""
 
-    __slots__ = ("reason",)
+    __slots__ = ("claim", "reason")
 
-    def __init__(self, run: int, reason: str) -> None:
-        self.run, self.outcome, self.reason = run, Outcome.PENDING, reason
+    def __init__(self, run: int, reason: str, claim: int = 0) -> None:
+        self.run, self.outcome, self.reason, self.claim = run, Outcome.PENDING, reason, claim
 
 
 class Ticket(Signal):

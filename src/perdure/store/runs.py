@@ -76,12 +76,13 @@ def cancel(database: Database, keys: Sequence[int], reason: CancelReason, value:
     reached: list[int] = []
     for some in _chunks(keys):
         batch = {"keys": Bigints(some)}
-        _, ended, asked = database.transaction(
+        _, _, asked, cancelled = database.transaction(
             ("lock_runs_for_cancel", batch),
             ("cancel_unbegun", batch | {"value": value, "at_once": reason is CancelReason.AT_ONCE}),
             ("ask_cancel", batch | {"cancel": int(reason)}),
+            ("find_cancelled", batch),
         )
-        reached += [key for (key,) in (*ended, *asked)]
+        reached += [key for (key,) in (*asked, *cancelled)]
     return reached
 
 

@@ -21,8 +21,9 @@ from psycopg.pq import TransactionStatus
 from perdure.errors import DatabaseUnavailable
 from perdure.sql import Statements
 from perdure.store.batch import FENCED_STATE
-from perdure.store.connection import is_lost, is_retryable
+from perdure.store.connection import abort, is_lost, is_retryable
 from perdure.store.records import Fenced, StepRecord
+from perdure.store.signal import Signal
 
 _ENDED_INSIDE_STATE: Final = "PD002"
 _ISOLATION: Final = {
@@ -40,10 +41,20 @@ class Use:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     is_async: bool = False
+    value: Any = None
+    """What it returned, also if whoever asked for it was cancelled meanwhile."""
 
 
 class Conflict(Exception):
-    """Rolled back by the database, or of unknown outcome: the same transaction may be tried again."""
+    """Rolled back by the database, or of unknown outcome: the same transaction may be tried again.
+
+    Attributes:
+        unknown: the connection was lost; if that was at COMMIT, it may have taken effect.
+    """
+
+    def __init__(self, message: str = "", *, unknown: bool = False) -> None:
+        super().__init__(message)
+        self.unknown = unknown
 
 
 class Recorded(Conflict):
@@ -75,35 +86,64 @@ class Session:
         self._pool, self._sql, self._is_async = pool, statements, is_async
         self._worker, self._slots = worker, slots
         self._slot: int | None = None
-        self._isolated = False
+        self._isolated = self._orderly = False
+        self._factories: tuple[Any, Any] = (None, None)
         self._began: Any = None
         self._block: Any = None
         self.connection: Any = None
 
     def open(self) -> Steps:
         """Take a connection from the pool, and a fence slot: there are as many as the pools have connections."""
+        take = self._use(self._pool.getconn)
         with _translated():
-            self.connection = yield self._use(self._pool.getconn)
+            try:
+                self.connection = yield take
+            finally:
+                self.connection = take.value
         self._slot = self._slots.pop()
+        self._factories = (self.connection.row_factory, self.connection.cursor_factory)
 
     def close(self) -> Steps:
-        """Give the connection back, as it was."""
+        """Give the connection back, as it was; one whose transaction did not end in order is not used again."""
         if self.connection is None:
             return
         try:
-            if self._isolated and self._status is TransactionStatus.IDLE:
+            if not self._orderly or self._status is not TransactionStatus.IDLE:
+                yield self._use(self.connection.close)
+                return
+            self.connection.row_factory, self.connection.cursor_factory = self._factories
+            if self._isolated:
                 yield self._use(self.connection.set_isolation_level, None)
         finally:
             if self._slot is not None:
                 self._slots.append(self._slot)
             yield self._use(self._pool.putconn, self.connection)
 
+    def abandon(self, body: Signal) -> None:
+        """The user's function still runs in its thread, though nobody waits for it: cut its connection.
+
+        The server rolls back, whatever the function still sends fails, and the connection goes back to the pool, which
+        replaces it, when the function has ended.
+        """
+        connection, slot = self.connection, self._slot
+        self.connection = None
+        abort(connection)
+
+        def bury() -> None:
+            connection.close()
+            if slot is not None:
+                self._slots.append(slot)
+            self._pool.putconn(connection)
+
+        body.call(bury)
+
     def begin(
         self, isolation: str | None, locks: Mapping[str, str], run: int, position: str
     ) -> Generator[Use, Any, Begun]:
-        """BEGIN, lock tables, read the record: one round trip.
+        """BEGIN, lock tables, take the fence, read the record: one round trip.
 
-        The locks come first: the snapshot of a repeatable read is then not older than they are.
+        The locks come first: the snapshot of a repeatable read is then not older than they are. With the fence held
+        from here on, whoever declares this worker dead finds this transaction in the way and ends it, locks and all.
         """
         with _translated():
             if isolation is not None:
@@ -116,6 +156,9 @@ class Session:
                 yield self._use(self._doors(self._block)[0])
                 for table, mode in locks.items():
                     yield self._use(self.connection.execute, _lock_table(table, mode))
+                if run >= 0:
+                    owner = {"worker": self._worker, "slot": self._slot, "began": None}
+                    yield self._use(self.connection.execute, self._sql["fence_step"], owner)
                 place = {"run": run, "position": position}
                 cursor = yield self._use(self.connection.execute, self._sql["begin_step"], place)
             finally:
@@ -143,22 +186,13 @@ class Session:
                 raise EndedInside
         try:
             yield self._use(self._doors(self._block)[1], None, None, None)
+            self._orderly = True
         except psycopg.Error as error:
             if is_lost(error):
                 raise DatabaseUnavailable(
                     "the COMMIT had no answer: whether it took effect is not known"
                 ) from error
             raise
-
-    def fence(self) -> Steps:
-        """Hold the worker's fence until the transaction ends.
-
-        Raises:
-            Fenced: the worker was declared dead.
-        """
-        with _translated():
-            row = {"worker": self._worker, "slot": self._slot, "began": self._began}
-            yield self._use(self.connection.execute, self._sql["fence_step"], row)
 
     def commit(self, record: StepRecord) -> Steps:
         """Fence, record and COMMIT in one flush.
@@ -193,7 +227,8 @@ class Session:
             finally:
                 yield self._use(flush, None, None, None)
             if self._status is not TransactionStatus.IDLE:
-                raise Conflict("the COMMIT has no answer")
+                raise Conflict("the COMMIT has no answer", unknown=True)
+        self._orderly = True
 
     def roll_back(self) -> Steps:
         """Leave the transaction without committing; a broken connection has done so itself."""
@@ -202,6 +237,7 @@ class Session:
                 return
             reason = psycopg.Rollback(self._block)
             yield self._use(self._doors(self._block)[1], type(reason), reason, None)
+            self._orderly = True
         except (psycopg.Error, OSError):
             yield self._use(self.connection.close)
 
@@ -247,7 +283,7 @@ def _translated(schema: str | None = None) -> Any:
         if isinstance(error, psycopg.errors.UniqueViolation) and ours:
             raise Recorded from error
         if is_conflict(error) or isinstance(error, psycopg.OperationalError):
-            raise Conflict(str(error)) from error
+            raise Conflict(str(error), unknown=is_lost(error)) from error
         raise
 
 

@@ -34,6 +34,8 @@ SESSIONS: Final = 32
 FUNERAL_LOCK_TIMEOUT: Final = 0.5
 """Seconds that the reaper waits for the dead one's transactions before it ends their backends."""
 FUNERAL_TRIES: Final = 20
+RETIRE_LOCK_TIMEOUT: Final = 2.0
+"""Seconds that an orderly stop waits for transaction steps that are still under way."""
 ORPHANS_AT_ONCE: Final = 1000
 
 
@@ -80,7 +82,17 @@ def renew(connection: Connection, database: Database, worker: int) -> datetime |
 
 def retire(database: Database, worker: int) -> None:
     """Hand over what the worker still owns, and end its life in order."""
-    database.transaction(("hand_over_all", {"worker": worker}), ("retire_worker", {"worker": worker}))
+    timeout = {"lock_timeout": f"{int(RETIRE_LOCK_TIMEOUT * 1000)}ms"}
+    try:
+        database.transaction(
+            ("begin_client_batch", timeout),
+            ("hand_over_all", {"worker": worker}),
+            ("retire_worker", {"worker": worker}),
+        )
+    except psycopg.errors.LockNotAvailable:
+        logger.warning(
+            "a transaction step of this worker does not end; its runs go on when the lease is over"
+        )
 
 
 def bury(connection: Connection, database: Database) -> list[int]:

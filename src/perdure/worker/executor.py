@@ -87,6 +87,7 @@ class Executor:
             waits=claimed.waits,
             intents=frozenset(claimed.intents),
             cancel=claimed.cancel,
+            claim=claimed.claim,
         )
         run.cancel_told = False
         if told and run.cancel_reason is CancelReason.NONE:
@@ -112,10 +113,13 @@ class Executor:
         ThreadHost(run).execute(self.context())
 
     def enter(self, run: Run) -> None:
-        """Note that a run is in memory."""
+        """Note that a run is in memory; an older life of it is void, since this one's claim proves it over."""
         with self._lock:
+            older = self._runs.get(run.key)
             self._runs[run.key] = run
             self._expected.discard(run.key)
+        if older is not None and older is not run:
+            self._close(older)
 
     def context(self) -> Context:
         """The context for the code of one run: the same for every run, live and on replay."""
@@ -138,12 +142,13 @@ class Executor:
     def cancel(self, key: int, reason: CancelReason) -> None:
         """Tell the code of a run to stop."""
         run = self._runs.get(key)
-        if run is None or run.host is None or run.cancel_reason is not CancelReason.NONE:
+        host = run.host if run is not None else None
+        if run is None or host is None or run.cancel_reason is not CancelReason.NONE:
             return
         if run.definition.colour:
-            self._engine.loops.call_soon(lambda: run.host.cancel(reason))
+            self._engine.loops.call_soon(lambda: host.cancel(reason))
         else:
-            run.host.cancel(reason)
+            host.cancel(reason)
 
     def unwinding(self) -> bool:
         """Whether code of async runs is still on the stack."""
@@ -155,10 +160,12 @@ class Executor:
         with self._lock:
             runs = [run for run in self._runs.values() if incarnation is None or run.runtime is incarnation]
         for run in runs:
-            run.closed = True
-            if run.host is None:
-                continue
-            if run.definition.colour:
-                self._engine.loops.call_soon(run.host.close)
-            else:
-                run.host.close()
+            self._close(run)
+
+    def _close(self, run: Run) -> None:
+        run.closed = True
+        host = run.host
+        if host is not None and run.definition.colour:
+            self._engine.loops.call_soon(host.close)
+        elif host is not None:
+            host.close()

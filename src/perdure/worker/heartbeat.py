@@ -49,6 +49,9 @@ class Heartbeat(Service):
             logger.error("worker %d was declared dead", incarnation.worker)
             incarnation.fenced()
             return 0.05
+        if not incarnation.alive():
+            incarnation.fenced()  # it was over before this answer came, and its runs have begun to unwind
+            return 0.05
         incarnation.renewed(sent, now)
         return None
 

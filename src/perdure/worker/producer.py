@@ -12,7 +12,7 @@ from perdure.models import DEFAULT_QUEUE
 from perdure.policy import given_up
 from perdure.store import claims
 from perdure.store.claims import ClaimedRun, Poll
-from perdure.store.connection import Connection, is_lost
+from perdure.store.connection import Connection
 from perdure.worker.service import Service
 
 if TYPE_CHECKING:
@@ -64,10 +64,14 @@ class Producer(Service):
         limit = 0 if engine.executor.alone else max(0, room)
         self._busy_polls = self._busy_polls + 1 if engine.executor.count else 0
         suspects = limit > 0 and (not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0)
+        # Until all of them have begun: whatever fails here, the claim may be committed, and what is ours by the
+        # database has to be in memory or to be given back.
+        self._doubtful = True
         found = self._poll(incarnation, names, suspects=suspects, limit=limit)
         incarnation.saw(found.now)
         for claimed in found.runs:
             self._begin(incarnation, claimed)
+        self._doubtful = False
         for key, reason in found.cancels.items():
             engine.executor.cancel(key, reason)
         if found.woken or (found.runs and len(found.runs) == limit):
@@ -85,21 +89,16 @@ class Producer(Service):
 
     def _poll(self, incarnation: Incarnation, names: list[str], *, suspects: bool, limit: int) -> Poll:
         settings = self._engine.settings
-        try:
-            return claims.poll(
-                self._connected(),
-                self._engine.database,
-                worker=incarnation.worker,
-                queues=settings.listen or (DEFAULT_QUEUE,),
-                workflows=names,
-                versions=settings.versions,
-                suspects=suspects,
-                limit=limit,
-            )
-        except Exception as error:
-            # The claim may have been committed all the same: what is ours then is not in memory.
-            self._doubtful = self._doubtful or is_lost(error)
-            raise
+        return claims.poll(
+            self._connected(),
+            self._engine.database,
+            worker=incarnation.worker,
+            queues=settings.listen or (DEFAULT_QUEUE,),
+            workflows=names,
+            versions=settings.versions,
+            suspects=suspects,
+            limit=limit,
+        )
 
     def _fitting(self, room: int) -> tuple[list[str], int]:
         """The workflows that there is room for, and how much: blocking ones need a thread that is free."""
@@ -115,7 +114,7 @@ class Producer(Service):
     def _begin(self, incarnation: Incarnation, claimed: ClaimedRun) -> None:
         definition = workflows[claimed.workflow]
         if given_up(claimed.recoveries, definition.max_recoveries):
-            run = Run(incarnation, definition, claimed.key, claimed.id, claimed.input)
+            run = Run(incarnation, definition, claimed.key, claimed.id, claimed.input, claim=claimed.claim)
             reason = (
                 f"its workers died {claimed.recoveries} times in a row while it ran (max_recoveries="
                 f"{definition.max_recoveries}); find out why, then resume it"

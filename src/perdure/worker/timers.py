@@ -60,7 +60,13 @@ class Timers(Service):
         for run in leavers:
             self._put_away(run)
         if asked:
-            self._ask(asked)
+            try:
+                self._ask(asked)
+            except BaseException:
+                for _, _, run, position, signal in asked:
+                    if not signal.done:
+                        self._push(self._waits, (now + ASK_AGAIN, next(self._order), run, position, signal))
+                raise
         with self._lock:
             self._next = min(
                 [line[0][0] for line in (self._waits, self._leavers) if line], default=now + LONGEST_PAUSE
@@ -91,12 +97,13 @@ class Timers(Service):
                     heapq.heappush(self._waits, (at, next(self._order), run, position, signal))
 
     def _put_away(self, run: Run) -> None:
-        if run.closed or run.host is None or not self._engine.executor.has(run.key):
+        host = run.host
+        if run.closed or host is None or not self._engine.executor.has(run.key):
             return
         if run.definition.colour:
-            self._engine.loops.call_soon(run.host.try_to_leave)
+            self._engine.loops.call_soon(host.try_to_leave)
         else:
-            run.host.try_to_leave()
+            host.try_to_leave()
 
     def _push(self, line: list, entry: tuple) -> None:  # type: ignore[type-arg]
         with self._lock:

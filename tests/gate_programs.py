@@ -1,0 +1,538 @@
+"""Programs that make trouble for whoever replays them: every way in which asyncio lets branches meet.
+
+What each of them does next depends on what was answered first, so only a replay that shows its code the same
+situations in the same order gets through. `see` notes what the code learns, with the number of units that
+the run had sent by then: what was seen up to there follows from those units alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any
+
+import perdure
+from perdure import Retry, step, sync, workflow
+from tests.memory_runtime import Life
+
+
+@dataclass
+class World:
+    """What happens outside of the code of one run, in one life."""
+
+    life: Life
+    seen: list[tuple[int, Any]] = field(default_factory=list)
+    bodies: list[str] = field(default_factory=list)
+    early: list[str] = field(default_factory=list)
+
+    def enter_body(self) -> int:
+        """A body begins: note it, and how long it is to take."""
+        place = perdure.info().idempotency_key.rpartition("-")[2]
+        self.bodies.append(f"{place}.{perdure.info().attempt}")
+        if self.life.concluding or not self.life.barrier_holds:
+            self.early.append(place)
+        return self.life.rng.randrange(12)
+
+    def began(self) -> set[str]:
+        """Positions whose bodies have begun."""
+        return {body.partition(".")[0] for body in self.bodies}
+
+
+current_world: list[World] = []
+"""The one world there is; a list, because bodies have to find it without being told."""
+
+
+def see(what: Any) -> None:
+    """Note what the code of the run has learned; what it does after the end of run or worker is seen by nobody."""
+    world = current_world[-1]
+    if not (world.life.dead or world.life.concluding):
+        world.seen.append((world.life.sent, what))
+
+
+@step
+async def roll(name: str) -> str:
+    """A number that differs every time."""
+    world = current_world[-1]
+    for _ in range(world.enter_body()):
+        await asyncio.sleep(0)
+    return f"{name}:{world.life.rng.randrange(10_000)}"
+
+
+@step
+async def refuse(name: str) -> str:
+    """An error that differs every time."""
+    world = current_world[-1]
+    for _ in range(world.enter_body()):
+        await asyncio.sleep(0)
+    raise LookupError(name, world.life.rng.randrange(10_000))
+
+
+@step(retry=Retry(max_attempts=3, delay=0, jitter=0))
+async def stubborn(name: str) -> str:
+    """A number at the third attempt."""
+    world = current_world[-1]
+    world.enter_body()
+    if perdure.info().attempt < 3:
+        raise OSError(name)
+    return f"{name}:{world.life.rng.randrange(10_000)}"
+
+
+@step
+async def deaf(name: str) -> str:
+    """A number, even if it was told to stop."""
+    world = current_world[-1]
+    for _ in range(2 + world.enter_body()):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+    return f"{name}:{world.life.rng.randrange(10_000)}"
+
+
+@step
+def roll_blocking(name: str) -> str:
+    """A number that differs every time, from a thread."""
+    world = current_world[-1]
+    for _ in range(world.enter_body()):
+        os.sched_yield()
+    return f"{name}:{world.life.rng.randrange(10_000)}"
+
+
+@step
+def refuse_blocking(name: str) -> str:
+    """An error that differs every time, from a thread."""
+    world = current_world[-1]
+    world.enter_body()
+    raise LookupError(name, world.life.rng.randrange(10_000))
+
+
+async def told(awaitable: Awaitable[str]) -> str:
+    """Wait for an answer and note it."""
+    try:
+        answer = await awaitable
+    except LookupError as error:
+        see(repr(error))
+        raise
+    see(answer)
+    return answer
+
+
+async def lane(name: str, length: int = 2) -> None:
+    """Steps one after the other."""
+    for number in range(length):
+        await told(roll(f"{name}{number}"))
+
+
+# -- the ten programs on which rules were tried that did not hold -----------------------------------
+
+
+@workflow
+async def three_lanes() -> None:
+    """Lanes side by side."""
+    await asyncio.gather(lane("x"), lane("y", 3), lane("z"))
+
+
+@workflow
+async def whoever_is_first() -> None:
+    """Wait for some, see how many and which came together, then ask again."""
+    waiting = {asyncio.create_task(roll(name)) for name in "abcd"}
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        see(sorted(task.result() for task in done))
+        await told(roll(f"after{len(done)}"))
+
+
+@workflow
+async def losers_are_cancelled() -> None:
+    """The lane that loses a race is cancelled between its steps, and cleans up with another one."""
+
+    async def racer(name: str) -> None:
+        try:
+            await lane(name, 3)
+        except asyncio.CancelledError:
+            see(f"{name} lost")
+            await told(roll(f"{name} tidies up"))
+            raise
+
+    racers = [asyncio.create_task(racer(name)) for name in "abc"]
+    _, losers = await asyncio.wait(racers, return_when=asyncio.FIRST_COMPLETED)
+    for racing in racers:
+        if racing in losers:
+            racing.cancel()
+    await asyncio.gather(*losers, return_exceptions=True)
+    await told(roll("end"))
+
+
+@workflow
+async def groups_in_groups() -> None:
+    """Branches of branches, each group followed by a step of its own."""
+
+    async def inner(name: str) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(2):
+                group.create_task(lane(f"{name}{number}"))
+        await told(roll(f"{name} joined"))
+
+    async with asyncio.TaskGroup() as group:
+        for name in "pqr":
+            group.create_task(inner(name))
+
+
+@workflow
+async def one_waits_for_the_other() -> None:
+    """A branch waits in the middle for an event that another one sets."""
+    event = asyncio.Event()
+
+    async def waits() -> None:
+        await lane("w", 1)
+        await event.wait()
+        see("woken")
+        await lane("w again")
+
+    async def sets() -> None:
+        await lane("s", 2)
+        event.set()
+        await lane("s again", 1)
+
+    await asyncio.gather(waits(), sets())
+
+
+@workflow
+async def left_behind() -> str:
+    """A task that nobody waits for, which the end of the workflow overtakes."""
+    task = asyncio.create_task(lane("behind", 5))
+    await lane("ahead", 3)
+    see(task.done())
+    return "over"
+
+
+@workflow
+async def shared_variables() -> None:
+    """What one branch asks depends on how far the other one has come."""
+    notes: list[str] = []
+
+    async def writes() -> None:
+        await told(roll("first"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        notes.append("written")
+        await told(roll("second"))
+        notes.append("and again")
+
+    async def reads() -> None:
+        await told(roll("ask"))
+        see(list(notes))
+        await told(roll("early" if not notes else "late"))
+        see(list(notes))
+        await told(roll(f"saw {len(notes)}"))
+
+    await asyncio.gather(writes(), reads())
+
+
+@workflow
+async def cancelled_inside_a_step() -> None:
+    """A branch is cancelled while the body of its step runs."""
+
+    async def slow() -> None:
+        try:
+            await lane("slow", 3)
+        finally:
+            see("out")
+
+    task = asyncio.create_task(slow())
+    await told(roll("quick"))
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        see("cancelled")
+    await told(roll("end"))
+
+
+@workflow
+async def cancelled_inside_a_deaf_step() -> None:
+    """The body goes on although its caller was cancelled, and returns something that nobody waits for."""
+
+    async def slow() -> None:
+        try:
+            await told(deaf("slow"))
+            await told(deaf("slow again"))
+        finally:
+            see("out")
+
+    tasks = [asyncio.create_task(slow()) for _ in range(2)]
+    await told(roll("quick"))
+    for task in tasks:
+        task.cancel()
+    see([type(outcome).__name__ for outcome in await asyncio.gather(*tasks, return_exceptions=True)])
+    await lane("end", 3)
+
+
+@workflow
+async def deep_tree() -> None:
+    """Recursion of gathers with shields, taken in the order in which they end."""
+
+    async def tree(depth: int, name: str) -> str:
+        if not depth:
+            return await told(roll(name))
+        right = asyncio.shield(asyncio.ensure_future(tree(depth - 1, name + "r")))
+        await asyncio.gather(tree(depth - 1, name + "l"), right)
+        return await told(roll(name))
+
+    tasks = [asyncio.create_task(tree(2, name)) for name in "ab"]
+    for first in asyncio.as_completed(tasks):
+        see(await first)
+        await told(roll("between"))
+
+
+@workflow
+async def through_a_queue() -> None:
+    """Two producers, one consumer with steps of its own, and one task more to be cancelled."""
+    queue: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
+
+    async def produces(name: str) -> None:
+        for number in range(3):
+            await queue.put(await roll(f"{name}{number}"))
+
+    async def consumes() -> None:
+        for _ in range(6):
+            see(await queue.get())
+            await told(roll("consumed"))
+
+    loser = asyncio.create_task(lane("loser", 9))
+    await asyncio.gather(produces("x"), produces("y"), consumes())
+    loser.cancel()
+
+
+# -- more of the same kind ---------------------------------------------------------------------------
+
+
+@workflow
+async def one_fails() -> None:
+    """A branch fails; its siblings are cancelled by the group, wherever they are."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lane("a", 4))
+            group.create_task(told(refuse("b")))
+            group.create_task(lane("c", 4))
+    except* LookupError as errors:
+        see([repr(error) for error in errors.exceptions])
+    await told(stubborn("retried"))
+    try:
+        await told(refuse("alone"))
+    except LookupError:
+        await told(roll("end"))
+
+
+@workflow
+async def locks_and_conditions() -> None:
+    """Branches take turns by a lock and a semaphore."""
+    lock, places = asyncio.Lock(), asyncio.Semaphore(2)
+
+    async def worker(name: str) -> None:
+        async with places:
+            await told(roll(name))
+            async with lock:
+                see(f"{name} has the lock")
+                await told(roll(f"{name} inside"))
+
+    await asyncio.gather(*(worker(name) for name in "abcd"))
+
+
+@workflow
+async def waits_inside_branches() -> None:
+    """Durable sleeps, clock readings and chance in branches that race."""
+
+    async def sleeper(name: str) -> None:
+        see((name, perdure.random().random(), str(perdure.uuid4())))
+        await perdure.sleep(60)
+        see((name, "slept"))
+        await told(roll(name))
+        see((name, perdure.now()))
+
+    await asyncio.gather(sleeper("a"), sleeper("b"), lane("c", 3))
+    see(perdure.now())
+
+
+@workflow
+async def one_after_the_other() -> None:
+    """No branches at all, then some, then none: in and out of the short path."""
+    await lane("alone", 2)
+    see(perdure.now())
+    await asyncio.gather(lane("a", 1), lane("b", 2))
+    await lane("alone again", 1)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(lane("c", 2))
+    await perdure.sleep(5)
+    await lane("at last", 1)
+
+
+@workflow
+async def shielded_and_late() -> None:
+    """What is shielded goes on when its waiter is cancelled, and is waited for afterwards."""
+    inner = asyncio.create_task(lane("inner", 3))
+
+    async def outer() -> None:
+        await asyncio.shield(inner)
+
+    waiter = asyncio.create_task(outer())
+    await told(roll("quick"))
+    waiter.cancel()
+    see([type(outcome).__name__ for outcome in await asyncio.gather(waiter, return_exceptions=True)])
+    await inner
+    await asyncio.wait_for(lane("bounded", 2), timeout=600)
+
+
+@workflow
+async def a_set_of_losers() -> None:
+    """The losers come out of `asyncio.wait` as a set, and are cancelled in the order of that set."""
+
+    async def racer(name: str) -> None:
+        try:
+            await lane(name, 2)
+        except asyncio.CancelledError:
+            see(f"{name} lost")
+            await told(roll(f"{name} tidies up"))
+
+    racers = [asyncio.create_task(racer(name)) for name in "abcdef"]
+    _, losers = await asyncio.wait(racers, return_when=asyncio.FIRST_COMPLETED)
+    for loser in losers:
+        loser.cancel()
+    await asyncio.gather(*racers)
+
+
+@workflow
+async def a_group_that_aborts() -> None:
+    """A failure cancels the siblings, which the group holds as a set, and each of them tidies up."""
+
+    async def sibling(name: str) -> None:
+        try:
+            await lane(name, 9)
+        except asyncio.CancelledError:
+            see(f"{name} was cancelled")
+            await told(roll(f"{name} tidies up"))
+            raise
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name in "abcde":
+                group.create_task(sibling(name))
+            await told(refuse("no"))
+    except* LookupError as errors:
+        see(repr(errors.exceptions))
+
+
+@workflow
+async def a_callback_makes_a_branch() -> None:
+    """A callback of the loop creates a task while the only branch waits for the body of its step."""
+    tasks: list[asyncio.Task[None]] = []
+    asyncio.get_running_loop().call_soon(lambda: tasks.append(asyncio.create_task(lane("late", 3))))
+    await lane("main", 4)
+    await asyncio.gather(*tasks)
+
+
+@workflow
+async def a_done_callback_makes_a_branch() -> None:
+    """What is done when a task ends goes on as a branch of its own."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def short() -> None:
+        await told(roll("short"))
+
+    task = asyncio.create_task(short())
+    task.add_done_callback(lambda _: tasks.append(asyncio.create_task(lane("next", 2))))
+    await lane("main", 3)
+    await asyncio.gather(*tasks)
+
+
+ASYNC_PROGRAMS = [
+    a_set_of_losers,
+    a_group_that_aborts,
+    three_lanes,
+    whoever_is_first,
+    losers_are_cancelled,
+    groups_in_groups,
+    one_waits_for_the_other,
+    left_behind,
+    shared_variables,
+    cancelled_inside_a_step,
+    cancelled_inside_a_deaf_step,
+    deep_tree,
+    through_a_queue,
+    one_fails,
+    locks_and_conditions,
+    waits_inside_branches,
+    one_after_the_other,
+    shielded_and_late,
+]
+
+
+# -- blocking code ----------------------------------------------------------------------------------
+
+
+def told_blocking(name: str) -> str:
+    """Ask and note the answer."""
+    answer = roll_blocking(name)
+    see(answer)
+    return answer
+
+
+def lane_blocking(name: str, length: int = 2) -> None:
+    """Steps one after the other."""
+    for number in range(length):
+        told_blocking(f"{name}{number}")
+
+
+@workflow
+def threads_side_by_side() -> None:
+    """Lanes in threads."""
+    sync.gather(lambda: lane_blocking("x"), lambda: lane_blocking("y", 3), lambda: lane_blocking("z"))
+
+
+@workflow
+def threads_in_threads() -> None:
+    """Gathers in gathers, with steps before, between and after."""
+
+    def inner(name: str) -> None:
+        sync.gather(*(lambda number=number: lane_blocking(f"{name}{number}") for number in range(2)))
+        told_blocking(f"{name} joined")
+
+    told_blocking("before")
+    sync.gather(lambda: inner("p"), lambda: lane_blocking("q", 3), lambda: inner("r"))
+    sync.gather(lambda: lane_blocking("only", 2))
+    told_blocking("after")
+
+
+@workflow
+def threads_that_share() -> None:
+    """What one thread asks depends on how far the others have come."""
+    notes: list[str] = []
+
+    def worker(name: str) -> None:
+        for _ in range(3):
+            answer = told_blocking(f"{name}{len(notes)}")
+            notes.append(answer)
+            see(list(notes))
+
+    sync.gather(*(lambda name=name: worker(name) for name in "abc"))
+
+
+@workflow
+def threads_that_fail() -> None:
+    """One of them fails; the others go on to their end, and the error comes out."""
+
+    def fails() -> None:
+        told_blocking("still well")
+        refuse_blocking("no")
+
+    try:
+        sync.gather(lambda: lane_blocking("a", 3), fails, lambda: see(sync.uuid4()))
+    except LookupError as error:
+        see(repr(error))
+    see(sync.now())
+    sync.sleep(60)
+    told_blocking("end")
+
+
+BLOCKING_PROGRAMS = [threads_side_by_side, threads_in_threads, threads_that_share, threads_that_fail]
