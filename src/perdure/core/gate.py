@@ -107,7 +107,17 @@ class Decision:
 class Gate:
     """The record still to be replayed, and the calls that wait."""
 
-    __slots__ = ("_asked", "_fresh", "_groups", "_ready", "_records", "group", "holder", "running")
+    __slots__ = (
+        "_asked",
+        "_fresh",
+        "_groups",
+        "_ready",
+        "_records",
+        "_withdrawn",
+        "group",
+        "holder",
+        "running",
+    )
 
     def __init__(self, records: Iterable[Recorded] = ()) -> None:
         self._records = {record.position: record for record in records}
@@ -124,6 +134,7 @@ class Gate:
         self.group = ordered[-1].group or 0 if ordered else 0
         """Number of the last group."""
         self._asked: dict[str, Call] = {}
+        self._withdrawn: set[str] = set()
         self._fresh: list[Call] = []
         self._ready: list[Call] = []
         self.running: set[Call] = set()
@@ -187,6 +198,9 @@ class Gate:
 
     def finish(self, call: Call, told: Told) -> None:
         """A body is done; its answer waits to be handed out."""
+        if call not in self.running:
+            self.release(call)
+            return  # the caller was cancelled meanwhile: what was never handed out has no place in the order
         call.told = told
         self.running.discard(call)
         if told.group is None:
@@ -209,6 +223,7 @@ class Gate:
     def withdraw(self, call: Call) -> None:
         """The caller no longer waits: it was cancelled. What its body does is nobody's concern."""
         self._asked.pop(call.position, None)
+        self._withdrawn.add(call.position)
         self.running.discard(call)
         for line in (self._fresh, self._ready):
             if call in line:
@@ -248,11 +263,15 @@ class Gate:
         if group[0].kind == Kind.CANCEL:
             self._groups.popleft()
             return Decision(cancel=True)
-        missing = tuple(record for record in group if record.position not in self._asked)
+        # A transaction that committed although its caller was cancelled is recorded, but was never handed out.
+        members = [record for record in group if record.position not in self._withdrawn]
+        missing = tuple(record for record in members if record.position not in self._asked)
         if missing:
             return Decision(stuck=missing)
         self._groups.popleft()
-        return Decision(replayed=tuple((self._asked.pop(record.position), record) for record in group))
+        if not members:
+            return self.on_quiet()
+        return Decision(replayed=tuple((self._asked.pop(record.position), record) for record in members))
 
     def left_over(self) -> Recorded | None:
         """The first thing recorded that the code has never asked for."""

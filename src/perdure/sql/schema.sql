@@ -1,13 +1,15 @@
 -- The ledger of migrations.
 
 -- name: ledger_exists
--- Whether perdure has ever been in this schema.
-select to_regclass(format('%%I.migrations', {schema_literal})) is not null
+-- Whether perdure has ever been in this schema. Asked of the catalog's rows: `to_regclass` answers from a cache,
+-- which another process's commit does not reach in the middle of a transaction.
+select exists (select 1 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+               where n.nspname = {schema_literal} and c.relname = 'migrations')
 
 -- name: create_ledger
 -- The schema and its list of applied migrations.
 create schema if not exists {schema};
-create table {schema}.migrations (
+create table if not exists {schema}.migrations (
     number  integer primary key,
     name    text not null,
     applied timestamptz not null default now()

@@ -38,6 +38,10 @@ select id from {schema}.workers where expires < {schema}.clock()
 select a.pid from unnest(pg_blocking_pids(%(pid)s)) as b (pid) join pg_stat_activity a on a.pid = b.pid
 where not (%(spare)s and a.application_name = 'perdure reaper')
 
+-- name: backend
+-- The server's own number for this backend; what the client was told may be a pooler's.
+select pg_backend_pid()
+
 -- name: terminate
 -- End a backend that holds the fence of a dead worker (and with it every lock it has).
 select pg_terminate_backend(%(pid)s)

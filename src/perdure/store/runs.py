@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from perdure.models import CancelReason, Kind, RunDetail, RunFilter, RunInfo, Status, StepInfo, one_or_more
 from perdure.store import workers
 from perdure.store.arrays import Bigints
+from perdure.store.connection import Connection
 from perdure.store.database import Database
 
 AT_ONCE: Final = 500
@@ -75,15 +76,28 @@ def cancel(database: Database, keys: Sequence[int], reason: CancelReason, value:
     """Cancel runs; return the keys of those that were not too late. `value` is the recorded error."""
     reached: list[int] = []
     for some in _chunks(keys):
-        batch = {"keys": Bigints(some)}
-        _, _, asked, cancelled = database.transaction(
-            ("lock_runs_for_cancel", batch),
-            ("cancel_unbegun", batch | {"value": value, "at_once": reason is CancelReason.AT_ONCE}),
-            ("ask_cancel", batch | {"cancel": int(reason)}),
-            ("find_cancelled", batch),
-        )
-        reached += [key for (key,) in (*asked, *cancelled)]
+        reached += database.repeat(_Cancel(database, some, reason, value))
     return reached
+
+
+class _Cancel:
+    """One transaction that cancels; tried again, it knows the runs that its first try, which had no answer, has ended."""
+
+    def __init__(self, database: Database, keys: Sequence[int], reason: CancelReason, value: bytes) -> None:
+        self._statements, self._tries = database.statements, 0
+        self._keys = {"keys": Bigints(keys)}
+        self._unbegun = self._keys | {"value": value, "at_once": reason is CancelReason.AT_ONCE}
+        self._begun = self._keys | {"cancel": int(reason)}
+
+    def __call__(self, connection: Connection) -> list[int]:
+        self._tries += 1
+        with connection.transaction():
+            connection.execute(self._statements["lock_runs_for_cancel"], self._keys)
+            rows = connection.execute(self._statements["cancel_unbegun"], self._unbegun).fetchall()
+            rows += connection.execute(self._statements["ask_cancel"], self._begun).fetchall()
+            if self._tries > 1:
+                rows += connection.execute(self._statements["find_cancelled"], self._keys).fetchall()
+        return sorted({key for (key,) in rows})
 
 
 def resume(database: Database, keys: Sequence[int]) -> list[int]:

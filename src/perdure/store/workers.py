@@ -129,18 +129,21 @@ def _bury_forcibly(connection: Connection, database: Database, *, spare_reapers:
                 for (blocker,) in second.execute(statements["blockers"], parameters).fetchall():
                     second.execute(statements["terminate"], {"pid": blocker})
 
-    thread = threading.Thread(target=end_blockers, args=(connection.info.backend_pid,), daemon=True)
+    thread: threading.Thread | None = None
     try:
         with connection.transaction():
             timeout = {"lock_timeout": f"{int(FUNERAL_LOCK_TIMEOUT * 4000)}ms"}
             connection.execute(statements["begin_client_batch"], timeout)
+            (pid,) = connection.execute(statements["backend"], ()).fetchone() or (0,)
+            thread = threading.Thread(target=end_blockers, args=(pid,), daemon=True)
             thread.start()
             connection.execute(statements["bury_workers"], ())
     except psycopg.errors.LockNotAvailable:
         return
     finally:
         done.set()
-        thread.join(5)
+        if thread is not None:
+            thread.join(5)
 
 
 def requeue_orphans(connection: Connection, database: Database) -> list[int]:
