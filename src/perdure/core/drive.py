@@ -61,7 +61,7 @@ async def drive(operation: Operation, runtime: Runtime | None = None, host: Asyn
                 value = await _answer(effect, runtime, host)
         except asyncio.CancelledError as raised:
             # Taken off the stack while a body ran here: the code around it is not to take that for a cancel.
-            error = Unwind() if host is not None and host.run.closed else raised
+            error = Unwind() if host is not None and host.run.leaves_the_stack else raised
         except BaseException as raised:
             error = raised
 

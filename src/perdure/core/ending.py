@@ -23,7 +23,7 @@ class Interrupted(BaseException):
     """The code was stopped by something outside of perdure, such as the end of the event loop."""
 
 
-def conclude(run: Run, value: Any, error: BaseException | None) -> Generator[Any, Any, None]:
+def conclude(run: Run, value: Any, error: BaseException | None) -> Generator[Ticket, None, None]:
     """Record how the code of a run ended: with a value, an error, or an interruption."""
     if run.closed or (run.fatal is None and isinstance(error, Unwind)):
         run.runtime.let_go(run)

@@ -109,7 +109,8 @@ class LoopHost:
         if self._insisting is not None:
             self._insisting.cancel()
         current.set(None)
-        await drive(conclude(run, value, error), run.runtime)
+        for ticket in conclude(run, value, error):
+            await _uninterrupted(ticket)
         # Cut the knot of run, host, task and branches: it would wait for a collection (20 of 85 us a run).
         run.host = self.task = None
         if isinstance(error, KeyboardInterrupt):
@@ -340,7 +341,13 @@ class LoopHost:
         for task in list(self._bodies):
             if task is not asyncio.current_task():
                 task.cancel()
-        if self.task is not None and not run.waiting:
+        # What waits at the gate or for a signal unwinds by itself; a body in the root's own task has to be told.
+        if (
+            self.task is not None
+            and run.calling
+            and not run.waiting
+            and self.task is not asyncio.current_task()
+        ):
             self.task.cancel()
         if self._insisting is None:
             self._insisting = self._loop.call_later(WARN_AFTER, self._insist)
@@ -350,3 +357,12 @@ class LoopHost:
             logger.warning("the code of run %s does not stop; cancelling it again", self.run.id)
             self.task.cancel()
             self._insisting = self._loop.call_later(10 * WARN_AFTER, self._insist)
+
+
+async def _uninterrupted(ticket: Ticket) -> None:
+    """Wait for a ticket, whoever cancels: how the run ended has to be known."""
+    while not ticket.done:
+        try:
+            await ticket.wait()
+        except asyncio.CancelledError:
+            continue

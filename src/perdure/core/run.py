@@ -242,6 +242,11 @@ class Run:
             and leaving.records[0].outcome is Outcome.WON
         )
 
+    @property
+    def leaves_the_stack(self) -> bool:
+        """Whether the code is being unwound, so that a cancel in it is perdure's own."""
+        return self.closed or self.fatal is not None
+
     def check_running(self) -> None:
         """Raise if the code of this run has ended, or must not go on: then no durable call begins any more."""
         if self.over:
