@@ -129,6 +129,8 @@ def run_step(
 ) -> Coroutine[object, None, R]:
     """Call a step of either colour from an async workflow; a `def` one runs in a thread."""
     async_branch("perdure.run_step")
+    if not isinstance(step, AsyncStep | BlockingStep):
+        raise TypeError(f"perdure.run_step(...) takes a @step or a @transaction, not {step!r}")
     step.definition.signature.bind(args, kwargs)
     return _run_step(step.definition, args, kwargs)
 
@@ -148,5 +150,7 @@ def start(
         args: its arguments.
         kwargs: its keyword arguments.
     """
+    if not isinstance(workflow, AsyncStartable | BlockingStartable):
+        raise TypeError(f"perdure.start(...) takes a workflow, or its .options(...), not {workflow!r}")
     what, app = workflow.what(args, kwargs), current_app()
     return on_loop(lambda: started_handle(app, what, Handle), app, "perdure.sync.start")

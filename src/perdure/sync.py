@@ -56,6 +56,8 @@ def start(
     workflow: AsyncStartable[P, R] | BlockingStartable[P, R], /, *args: P.args, **kwargs: P.kwargs
 ) -> Handle[R]:
     """Start a run of a workflow of either colour; see `perdure.start`."""
+    if not isinstance(workflow, AsyncStartable | BlockingStartable):
+        raise TypeError(f"perdure.sync.start(...) takes a workflow, or its .options(...), not {workflow!r}")
     what, app = workflow.what(args, kwargs), current_app()
     handle: Handle[R] = blocking(lambda: started_handle(app, what, Handle), app, "`await perdure.start(...)`")
     return handle

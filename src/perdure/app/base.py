@@ -145,6 +145,10 @@ class BaseApp:
         """Resume runs; return the keys of those resumed."""
         return self.engine.resume(keys)
 
+    def on_its_loop(self) -> bool:
+        """Whether this thread is the one of the loop on which the app's async code runs."""
+        return self._engine is not None and self._engine.loops.is_here()
+
     def unwatch(self, key: int, signal: Any) -> None:
         """Nobody waits for the end of this run with this signal any more."""
         if self._engine is not None:

@@ -53,6 +53,11 @@ def blocking(make: Callable[[], Operation], app: App, instead: str = "its async 
     """
     branch = current.get()
     if branch is None:
+        if app.on_its_loop():
+            raise WrongColour(
+                f"a blocking call on the event loop that runs the app's workflows would stop it: await the async form, "
+                f"or call it by asyncio.to_thread ({where()})"
+            )
         return drive_blocking(make(), app.runtime)
     if branch.run.definition.colour:
         raise WrongColour(

@@ -34,6 +34,9 @@ class App(Protocol):
     def resume_runs(self, keys: Sequence[int]) -> list[int]:
         """Resume runs; return the keys of those resumed."""
 
+    def on_its_loop(self) -> bool:
+        """Whether this thread is the one of the loop on which the app's async code runs."""
+
     def unwatch(self, key: int, signal: Any) -> None:
         """Nobody waits for the end of this run with this signal any more."""
 

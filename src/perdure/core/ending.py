@@ -8,6 +8,7 @@ from typing import Any
 
 from perdure.core.run import Run, Unwind
 from perdure.errors import (
+    PerdureError,
     SerializationError,
     WorkflowCancelled,
     WorkflowTimeout,
@@ -25,6 +26,12 @@ class Interrupted(BaseException):
 
 def conclude(run: Run, value: Any, error: BaseException | None) -> Generator[Ticket, None, None]:
     """Record how the code of a run ended: with a value, an error, or an interruption."""
+    if run.pending is not None and run.pending.done and run.pending.error is not None:
+        if isinstance(run.pending.error, Fenced):
+            run.closed = True
+        else:
+            run.fatal = run.fatal or PerdureError(str(run.pending.error))
+        run.pending = None  # it has been seen: the park is to follow it all the same
     if run.closed or (run.fatal is None and isinstance(error, Unwind)):
         run.runtime.let_go(run)
         return

@@ -59,6 +59,7 @@ class LoopHost:
 
     __slots__ = (
         "_bodies",
+        "_cancelled",
         "_insisting",
         "_loop",
         "_outbox",
@@ -76,6 +77,7 @@ class LoopHost:
         self.acts, self._seen, self._pumping, self._warned = 0, -1, False, False
         self.branches: set[Traced] = set()
         self._bodies: set[asyncio.Task[Any]] = set()
+        self._cancelled = False
         self._insisting: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
         run.host = self
@@ -101,6 +103,7 @@ class LoopHost:
                 run.confirm(run.pending)
             value = await self._call()
         except asyncio.CancelledError as cancelled:
+            self._cancelled = False
             error = self._meaning(cancelled)
         except BaseException as raised:
             error = raised
@@ -110,11 +113,21 @@ class LoopHost:
             self._insisting.cancel()
         current.set(None)
         for ticket in conclude(run, value, error):
-            await _uninterrupted(ticket)
+            await self._wait_for(ticket)
         # Cut the knot of run, host, task and branches: it would wait for a collection (20 of 85 us a run).
         run.host = self.task = None
         if isinstance(error, KeyboardInterrupt):
             raise error
+
+    async def _wait_for(self, ticket: Ticket) -> None:
+        """Wait for what the end of the run hangs on, past the cancel that was perdure's own and comes late."""
+        try:
+            await ticket.wait()
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                raise
+            self._cancelled = False
+            await ticket.wait()
 
     async def _call(self) -> Any:
         run = self.run
@@ -192,7 +205,12 @@ class LoopHost:
         run = self.run
         if run.closed or run.fatal is not None or (run.leaving is not None and not run.leaving.done):
             return
-        self._apply(run.gate.on_quiet())
+        try:
+            self._apply(run.gate.on_quiet())
+        except (
+            Unwind
+        ):  # a record was refused or fenced: there is no code here to take off the stack but the run's
+            self.close()
 
     def _apply(self, decision: Decision) -> None:
         run = self.run
@@ -281,14 +299,17 @@ class LoopHost:
             return
         if run.tasks == 1 and run.gate.idle:
             if run.calling and run.cancel_due:
-                run.tell_cancel()
+                try:
+                    run.tell_cancel()
+                except Unwind:
+                    self.close()
+                    return
                 self._stop_code()
         else:
             self.pump()
 
     def _stop_code(self) -> None:
-        assert self.task is not None
-        self.task.cancel()
+        self._cancel_root()
         self.acts += 1
         self.pump()
 
@@ -342,27 +363,25 @@ class LoopHost:
             if task is not asyncio.current_task():
                 task.cancel()
         # What waits at the gate or for a signal unwinds by itself; a body in the root's own task has to be told.
-        if (
-            self.task is not None
-            and run.calling
-            and not run.waiting
-            and self.task is not asyncio.current_task()
-        ):
-            self.task.cancel()
+        if run.calling and not run.waiting:
+            self._cancel_root()
         if self._insisting is None:
             self._insisting = self._loop.call_later(WARN_AFTER, self._insist)
+
+    def _cancel_root(self) -> None:
+        if self.task is not None and not self.run.over and self.task is not _current_task():
+            self._cancelled = True
+            self.task.cancel()
 
     def _insist(self) -> None:
         if self.task is not None and not self.task.done():
             logger.warning("the code of run %s does not stop; cancelling it again", self.run.id)
-            self.task.cancel()
+            self._cancel_root()
             self._insisting = self._loop.call_later(10 * WARN_AFTER, self._insist)
 
 
-async def _uninterrupted(ticket: Ticket) -> None:
-    """Wait for a ticket, whoever cancels: how the run ended has to be known."""
-    while not ticket.done:
-        try:
-            await ticket.wait()
-        except asyncio.CancelledError:
-            continue
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # not on a loop
+        return None

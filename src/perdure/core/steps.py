@@ -18,7 +18,7 @@ from perdure.policy import next_attempt
 from perdure.serial import check_size, record_failure
 from perdure.store.records import IntentRecord, StepRecord
 
-NOT_OF_THE_BODY: Final = (asyncio.CancelledError, Cancelled, Unwind, KeyboardInterrupt)
+NOT_OF_THE_BODY: Final = (asyncio.CancelledError, Cancelled, Unwind, KeyboardInterrupt, GeneratorExit)
 """What comes through a body from outside. All else is the body's own failure, `SystemExit` too: handing the run on
 would have it end one worker after the other."""
 
@@ -50,6 +50,7 @@ def run_body(
         ticket = run.submit(IntentRecord(run.key, call.position, definition.name))
         yield ticket
         run.confirm(ticket)
+        yield from run.barrier()  # other branches may have recorded more meanwhile
     monotonic = run.runtime.monotonic
     began, attempt = monotonic(), 1
     while True:

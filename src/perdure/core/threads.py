@@ -220,7 +220,11 @@ class ThreadHost:
             run = self.run
             if run.closed or run.fatal is not None or (run.leaving is not None and not run.leaving.done):
                 return
-            self._apply(run.gate.on_quiet())
+            try:
+                self._apply(run.gate.on_quiet())
+            except Unwind:  # a record was refused or fenced
+                self.close()
+                return
         if self._next:
             strand, word, value = self._next.popleft()
             self._holder = strand

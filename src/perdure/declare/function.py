@@ -35,5 +35,10 @@ def check_function(function: Any, decorator: str) -> None:
     """
     if not inspect.isfunction(function):
         raise DefinitionError(f"{decorator} decorates a function, not {function!r}")
+    first = next(iter(inspect.signature(function).parameters), None)
+    if first in ("self", "cls"):
+        raise DefinitionError(
+            f"{decorator}: {function.__qualname__} is a method, which cannot be durable yet: make it a function"
+        )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise DefinitionError(f"{decorator}: {function.__qualname__} is a generator, which cannot be durable")

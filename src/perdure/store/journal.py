@@ -270,7 +270,7 @@ class Journal:
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
             connect = self._hooks.connect
-            self._connection = connect(self._name, self._answer_within, lock_timeout=LOCK_TIMEOUT)
+            self._connection = connect(self._name, self._answer_within, lock_timeout=ALONE_LOCK_TIMEOUT)
         return self._connection
 
     def _disconnect(self, error: BaseException) -> None:

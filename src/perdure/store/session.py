@@ -161,8 +161,12 @@ class Session:
                     yield self._use(self.connection.execute, self._sql["fence_step"], owner)
                 place = {"run": run, "position": position}
                 cursor = yield self._use(self.connection.execute, self._sql["begin_step"], place)
-            finally:
-                yield self._use(flush, None, None, None)
+            except BaseException as error:
+                yield self._use(
+                    flush, type(error), error, None
+                )  # keeps this error, not those that follow from it
+                raise
+            yield self._use(flush, None, None, None)
             _, self._began, failed, value, worker = yield self._use(cursor.fetchone)
         return Begun(self._began, failed, value, worker)
 
@@ -224,8 +228,10 @@ class Session:
                 yield self._use(self.connection.execute, self._sql["fence_step"], fence)
                 yield self._use(self.connection.execute, self._sql["record_transaction"], row)
                 yield self._use(self._doors(self._block)[1], None, None, None)
-            finally:
-                yield self._use(flush, None, None, None)
+            except BaseException as error:
+                yield self._use(flush, type(error), error, None)
+                raise
+            yield self._use(flush, None, None, None)
             if self._status is not TransactionStatus.IDLE:
                 raise Conflict("the COMMIT has no answer", unknown=True)
         self._orderly = True

@@ -11,7 +11,8 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -34,8 +35,9 @@ SESSIONS: Final = 32
 FUNERAL_LOCK_TIMEOUT: Final = 0.5
 """Seconds that the reaper waits for the dead one's transactions before it ends their backends."""
 FUNERAL_TRIES: Final = 20
-RETIRE_LOCK_TIMEOUT: Final = 2.0
-"""Seconds that an orderly stop waits for transaction steps that are still under way."""
+RETIRE_LOCK_TIMEOUT: Final = 5.0
+RETIRE_PATIENCE: Final = 0.2
+"""Seconds that an orderly stop waits for commits that are under way, before it ends their backends."""
 ORPHANS_AT_ONCE: Final = 1000
 
 
@@ -80,19 +82,19 @@ def renew(connection: Connection, database: Database, worker: int) -> datetime |
     return row[0] if row else None
 
 
-def retire(database: Database, worker: int) -> None:
-    """Hand over what the worker still owns, and end its life in order."""
-    timeout = {"lock_timeout": f"{int(RETIRE_LOCK_TIMEOUT * 1000)}ms"}
-    try:
-        database.transaction(
-            ("begin_client_batch", timeout),
-            ("hand_over_all", {"worker": worker}),
-            ("retire_worker", {"worker": worker}),
-        )
-    except psycopg.errors.LockNotAvailable:
-        logger.warning(
-            "a transaction step of this worker does not end; its runs go on when the lease is over"
-        )
+def retire(connection: Connection, database: Database, worker: int) -> None:
+    """Hand over what the worker still owns, and end its life in order.
+
+    A transaction step that is still under way is ended: its function runs in a thread that nothing interrupts, and
+    what it writes would be void.
+    """
+    parameters = {"worker": worker}
+    with connection.transaction():
+        timeout = {"lock_timeout": f"{int(RETIRE_LOCK_TIMEOUT * 1000)}ms"}
+        connection.execute(database.statements["begin_client_batch"], timeout)
+        connection.execute(database.statements["hand_over_all"], parameters)
+        with _ending_blockers(connection, database, after=RETIRE_PATIENCE, spare_reapers=True):
+            connection.execute(database.statements["retire_worker"], parameters)
 
 
 def bury(connection: Connection, database: Database) -> list[int]:
@@ -120,30 +122,41 @@ def _bury_forcibly(connection: Connection, database: Database, *, spare_reapers:
     Another reaper at the same grave is spared, unless it stays there: its process may have been stopped.
     """
     statements = database.statements
+    try:
+        with connection.transaction():
+            timeout = {"lock_timeout": f"{int(FUNERAL_LOCK_TIMEOUT * 4000)}ms"}
+            connection.execute(statements["begin_client_batch"], timeout)
+            with _ending_blockers(connection, database, after=0.0, spare_reapers=spare_reapers):
+                connection.execute(statements["bury_workers"], ())
+    except psycopg.errors.LockNotAvailable:
+        return
+
+
+@contextmanager
+def _ending_blockers(
+    connection: Connection, database: Database, *, after: float, spare_reapers: bool
+) -> Iterator[None]:
+    """While this lasts, and some seconds in, a second connection ends the backends that block this one."""
+    statements = database.statements
+    (pid,) = connection.execute(statements["backend"], ()).fetchone() or (0,)
     done = threading.Event()
 
-    def end_blockers(pid: int) -> None:
+    def end_them() -> None:
+        if done.wait(after):
+            return
         with database.connect("funeral") as second:
             while not done.wait(FUNERAL_LOCK_TIMEOUT / 10):
                 parameters = {"pid": pid, "spare": spare_reapers}
                 for (blocker,) in second.execute(statements["blockers"], parameters).fetchall():
                     second.execute(statements["terminate"], {"pid": blocker})
 
-    thread: threading.Thread | None = None
+    thread = threading.Thread(target=end_them, name="perdure-funeral", daemon=True)
+    thread.start()
     try:
-        with connection.transaction():
-            timeout = {"lock_timeout": f"{int(FUNERAL_LOCK_TIMEOUT * 4000)}ms"}
-            connection.execute(statements["begin_client_batch"], timeout)
-            (pid,) = connection.execute(statements["backend"], ()).fetchone() or (0,)
-            thread = threading.Thread(target=end_blockers, args=(pid,), daemon=True)
-            thread.start()
-            connection.execute(statements["bury_workers"], ())
-    except psycopg.errors.LockNotAvailable:
-        return
+        yield
     finally:
         done.set()
-        if thread is not None:
-            thread.join(5)
+        thread.join(5)
 
 
 def requeue_orphans(connection: Connection, database: Database) -> list[int]:

@@ -13,6 +13,8 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final
 
+import psycopg
+
 from perdure.core.pool import Threads
 from perdure.errors import DatabaseUnavailable, WorkflowCancelled
 from perdure.models import CancelReason
@@ -142,9 +144,10 @@ class Engine:
         self.incarnation.stop()
         if self.settings.worker and not self.incarnation.dead:
             try:
-                workers.retire(self.database, self.incarnation.worker)
+                number = self.incarnation.worker
+                self.database.repeat(lambda connection: workers.retire(connection, self.database, number))
                 self.hints.work()
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, psycopg.Error) as error:
                 logger.warning(
                     "the database is away; runs go on elsewhere when the lease is over (%s)", error
                 )

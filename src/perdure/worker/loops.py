@@ -29,6 +29,10 @@ class Loops:
             self._adopt(loop)
             self._loop_thread = thread
 
+    def is_here(self) -> bool:
+        """Whether this thread runs the loop."""
+        return self._loop is not None and threading.get_ident() == self._loop_thread
+
     def submit(self, work: Callable[[asyncio.AbstractEventLoop, Outbox], None]) -> None:
         """Have `work` done on the loop; at once, where this is the loop's thread."""
         loop, outbox = self._ensure()
