@@ -12,6 +12,7 @@ import sys
 import traceback
 import types
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +25,7 @@ LONGEST_TRACEBACK: Final = 16_000
 _LONGEST_MESSAGE: Final = 16_000
 _LARGEST_STATE: Final = 256_000
 _DEEPEST: Final = 4
+_ENGINE: Final = str(Path(__file__).resolve().parent.parent)
 _MOST_NOTES: Final = 20
 _MOST_MEMBERS: Final = 50
 _REMOTE: Final = "Remote traceback:\n"
@@ -169,11 +171,23 @@ def _traceback(error: BaseException, remote: str) -> str:
         summary = traceback.TracebackException.from_exception(error)
         # Notes are kept apart; the remote traceback among them would be in here twice.
         summary.__notes__ = None
+        _leave_out_own_frames(summary)
         local = "".join(summary.format())
     except Exception as failure:  # a class whose text or source cannot be had
         local = f"{type(error).__qualname__}: no traceback: {type(failure).__qualname__}\n"
     joined = f"{remote}\nIt was raised again here:\n{local}" if remote else local
     return _shorten(joined, LONGEST_TRACEBACK)
+
+
+def _leave_out_own_frames(summary: traceback.TracebackException | None, depth: int = 0) -> None:
+    """Readers want their own lines: the engine's frames between them tell nothing, unless there are no others."""
+    if summary is None or depth > _DEEPEST:
+        return
+    theirs = [frame for frame in summary.stack if not frame.filename.startswith(_ENGINE)]
+    if theirs:
+        summary.stack[:] = theirs
+    _leave_out_own_frames(summary.__cause__, depth + 1)
+    _leave_out_own_frames(summary.__context__, depth + 1)
 
 
 def _message(error: BaseException) -> str:
