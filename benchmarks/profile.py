@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 import threading
 import time
@@ -27,7 +28,6 @@ import cProfile  # noqa: E402 - after the path is right
 import pstats  # noqa: E402
 
 import psutil  # type: ignore[import-untyped]  # noqa: E402
-import psycopg  # noqa: E402
 from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -35,9 +35,12 @@ from rich.table import Table  # noqa: E402
 import perdure  # noqa: E402
 from benchmarks import durable, programs  # noqa: E402
 from benchmarks.measures import AT_ONCE  # noqa: E402
-from benchmarks.server import EXTENSION, Server, running  # noqa: E402
+from benchmarks.server import Server, running  # noqa: E402
+from perdure.sql import load as load_statements  # noqa: E402
 
 console: Final = Console()
+OURS: Final = load_statements("perdure")
+WORD: Final = re.compile(r"[a-z_]{2,}")
 
 
 def parse() -> argparse.Namespace:
@@ -112,48 +115,54 @@ async def _awaiting(options: argparse.Namespace) -> None:
 
 def undisturbed(server: Server, url: str, runs: int, work: Work) -> None:
     """Run the load and print the CPU time of threads, backends and statements."""
+    server.forget_statements(url)
     threads, backends = Threads(), backend_seconds(server)
     began = time.perf_counter()
     work()
     seconds = time.perf_counter() - began
-    table = _table(
-        f"CPU time of a run: {runs / seconds:,.0f} runs/s, {seconds / runs * 1e6:,.0f} us of wall time each"
-    )
-    table.add_column("thread or backend")
-    table.add_column("us a run", justify="right")
-    table.add_column("of a core", justify="right")
     spent = threads.seconds() + [
         (name, total - backends.get(name, 0.0)) for name, total in backend_seconds(server).items()
     ]
+    _title(f"{runs / seconds:,.0f} runs/s, {seconds / runs * 1e6:,.0f} us of wall time a run; CPU time:")
+    table = _table("us a run", "of a core")
+    table.add_column("thread or backend")
     for name, cpu in sorted(spent, key=lambda item: -item[1]):
         if cpu / seconds >= 0.005:
-            table.add_row(name, f"{cpu / runs * 1e6:.1f}", f"{cpu / seconds:.2f}")
+            table.add_row(f"{cpu / runs * 1e6:.1f}", f"{cpu / seconds:.2f}", name)
     console.print(table)
-    with psycopg.connect(server.url) as connection:
-        database = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
-        try:
-            rows = connection.execute(STATEMENTS, (database,)).fetchall()
-        except psycopg.errors.UndefinedTable:
-            console.print(f"{EXTENSION} is not loaded: nothing is known of the statements.")
-            return
-    table = _table("Statements (the warm-up included)")
-    for heading in ("calls", "rows a call", "us a call", "us of planning a call", "us a row"):
-        table.add_column(heading, justify="right")
-    table.add_column("statement")
-    for calls, affected, microseconds, planning, text in rows[:15]:
-        row = (calls, affected / calls, microseconds / calls, planning / calls)
-        each = f"{microseconds / affected:.1f}" if affected else ""
+    statements(server, url, runs)
+
+
+def statements(server: Server, url: str, runs: int) -> None:
+    """Print where Postgres's time went, where it counts statements."""
+    rows = server.slowest_statements(url)
+    if not rows:
+        return
+    _title("Statements, by time in the server")
+    table = _table("us a run", "calls", "rows a call", "us a call", "us a row")
+    table.add_column("statement", no_wrap=True)
+    for calls, affected, microseconds, text in rows:
         table.add_row(
-            *(f"{value:,.1f}" if value < 100 else f"{value:,.0f}" for value in row), each, _short(text)
+            f"{microseconds / runs:.1f}",
+            f"{calls:,}",
+            f"{affected / calls:.1f}",
+            f"{microseconds / calls:,.0f}",
+            f"{microseconds / affected:.1f}" if affected else "",
+            name_of(text),
         )
     console.print(table)
 
 
-STATEMENTS: Final = """
-    select s.calls, s.rows, s.total_exec_time * 1000, s.total_plan_time * 1000, s.query
-    from pg_stat_statements s join pg_database d on d.oid = s.dbid
-    where d.datname = %s order by s.total_exec_time desc
-"""
+def name_of(text: str) -> str:
+    """The name of the statement in our SQL files that has most words in common with this text."""
+    words = set(WORD.findall(text.lower()))
+
+    def likeness(name: str) -> float:
+        others = set(WORD.findall(OURS[name].lower()))
+        return len(words & others) / len(words | others)
+
+    best = max(reversed(list(OURS)), key=likeness)  # of two alike, the one of the journal
+    return best if likeness(best) > 0.7 else " ".join(text.split())[:60]
 
 
 class Threads:
@@ -251,11 +260,8 @@ def report(title: str, profiles: list[cProfile.Profile], options: argparse.Names
         statistics.add(profile)
     rows = [(own, total, calls, *where) for where, (_, calls, own, total, _) in statistics.stats.items()]
     everything = sum(row[0] for row in rows)
-    table = _table(
-        f"Profile of the {title}: {everything / options.runs * 1e6:,.0f} us a run under the profiler"
-    )
-    for heading in ("own %", "own us a run", "with callees", "calls a run"):
-        table.add_column(heading, justify="right")
+    _title(f"Profile of the {title}: {everything / options.runs * 1e6:,.0f} us a run under the profiler")
+    table = _table("own %", "own us a run", "with callees", "calls a run")
     table.add_column("function", no_wrap=True)
     for own, total, calls, file, line, name in sorted(rows, reverse=True)[: options.top]:
         per_run = (own / options.runs * 1e6, total / options.runs * 1e6, calls / options.runs)
@@ -285,8 +291,15 @@ def _place(file: str, line: int, name: str) -> str:
     return f"{place}:{line} {name}" if name else place
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+def _title(text: str) -> None:
+    console.print(text, style="bold", highlight=False)
+
+
+def _table(*numbers: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any, Final
 import psutil  # type: ignore[import-untyped]
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from perdure.store.binaries import find_binaries
 from perdure.store.embedded import EmbeddedPostgres
@@ -71,7 +71,6 @@ class Server:
 
     def statements(self, database: str) -> tuple[int, str]:
         """How many statements a database has had, and what exactly was counted."""
-        name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
         if self._counts_statements:
             query = """select coalesce(sum(s.calls), 0) from pg_stat_statements s
                        join pg_database d on d.oid = s.dbid where d.datname = %s"""
@@ -80,9 +79,29 @@ class Server:
             query = "select xact_commit + xact_rollback from pg_stat_database where datname = %s"
             what = "transactions"
         with self.connect() as connection:
-            row = connection.execute(query, (name,)).fetchone()
+            row = connection.execute(query, (_name(database),)).fetchone()
         assert row is not None
         return int(row[0]), what
+
+    def forget_statements(self, database: str) -> None:
+        """Begin to count the statements of a database anew."""
+        if self._counts_statements:
+            query = """select pg_stat_statements_reset(0, oid, 0) from pg_database where datname = %s"""
+            with self.connect() as connection:
+                connection.execute(query, (_name(database),))
+
+    def slowest_statements(self, database: str, limit: int = 12) -> list[tuple[int, int, float, str]]:
+        """Calls, rows, microseconds and text of the statements that took most; nothing where none are counted."""
+        if not self._counts_statements:
+            return []
+        query = """select s.calls, s.rows, s.total_exec_time * 1000, s.query
+                   from pg_stat_statements s join pg_database d on d.oid = s.dbid
+                   where d.datname = %s order by s.total_exec_time desc limit %s"""
+        with self.connect() as connection:
+            rows: list[tuple[int, int, float, str]] = connection.execute(
+                query, (_name(database), limit)
+            ).fetchall()
+        return rows
 
     def cpu_seconds(self) -> float | None:
         """CPU time of the server's processes so far, or None if they run elsewhere."""
@@ -133,3 +152,7 @@ def running(url: str | None) -> Iterator[Server]:
     finally:
         postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _name(database: str) -> str:
+    return str(conninfo_to_dict(database)["dbname"])

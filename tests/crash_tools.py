@@ -81,7 +81,9 @@ class EffectProxy:
                 server = socket.create_connection(self._target)
             except OSError:
                 return
-            self._sockets += [client, server]
+            for each in (client, server):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else small answers wait 40 ms
+                self._sockets.append(each)
             Link(self, client, server)
 
 

@@ -27,6 +27,7 @@ class World:
     seen: list[tuple[int, Any]] = field(default_factory=list)
     bodies: list[str] = field(default_factory=list)
     early: list[str] = field(default_factory=list)
+    inside: int = 0
 
     def enter_body(self) -> int:
         """A body begins: note it, and how long it is to take."""
@@ -472,9 +473,16 @@ ASYNC_PROGRAMS = [
 
 
 def told_blocking(name: str) -> str:
-    """Ask and note the answer."""
+    """Ask and note the answer; make sure that meanwhile no other thread is in the workflow's code."""
     answer = roll_blocking(name)
+    world = current_world[-1]
+    world.inside += 1
+    for _ in range(5):
+        os.sched_yield()
+        if world.inside != 1:
+            world.early.append("two threads at a time")
     see(answer)
+    world.inside -= 1
     return answer
 
 

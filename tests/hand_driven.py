@@ -21,7 +21,7 @@ from perdure.core.recorded import opened
 from perdure.core.run import Branch, Run, Unwind
 from perdure.errors import Cancelled, DatabaseUnavailable
 from perdure.models import CancelReason
-from perdure.store.records import EndRecord, Fenced, Outcome, Park, Ticket
+from perdure.store.records import EndRecord, Fenced, IntentRecord, Outcome, Park, StepRecord, Ticket
 from perdure.store.session import Begun, Conflict
 from perdure.store.session import Recorded as RecordThere
 from perdure.store.signal import Signal
@@ -85,7 +85,7 @@ class Hand(Life):
         self.queue: deque[Ticket] = deque()
         self.unanswered: list[Ticket] = []
         self.fencing = self.fallen = False
-        self.missing: Unit | None = None
+        self.missing: list[Unit] = []
         self.too_late: list[Unit] = []
         self._processes: list[Process] = []
         self._ready: deque[tuple[Process, Any, BaseException | None]] = deque()
@@ -102,12 +102,13 @@ class Hand(Life):
         assert self.run is not None
         if self.run.closed:
             self.faults.append("a run that is closed has sent something")
-        if self.fallen and not isinstance(ticket.records[0], Park):
-            self.faults.append("something was sent after what had been refused")
         self.note(ticket)
         self.submitted.append(ticket)
         if self.fencing:
             ticket.settle(error=Fenced())
+        elif self.fallen and not isinstance(ticket.records[0], Park):
+            self.missing.append(tuple(ticket.records))
+            ticket.settle(error=DatabaseUnavailable("refused"))  # nothing is written behind a gap
         else:
             self.queue.append(ticket)
 
@@ -278,6 +279,8 @@ class Hand(Life):
             self.faults.append(f"the body of {place} began before the record was safe")
         if self.fencing or self.fallen:
             self.faults.append(f"the body of {place} began without an owner")
+        if place in {record.position for record in self.past.of(IntentRecord)}:
+            self.faults.append(f"the body of {place} began twice, which it must not")
         if place in self.past.positions():
             self.faults.append(f"the body of {place} began although it is recorded")
         self.bodies.append(place)
@@ -299,7 +302,7 @@ class Hand(Life):
         if self.queue and not self.unanswered:
             events += [lambda: self._commit(1)] if len(self.queue) > 1 else []
             events += [self._lose_answer, self._fence]
-            events += [self._refuse] if len(self.queue) == 1 and not self.concluding else []
+            events += [self._refuse] if len(self.queue) == 1 and not self.concluding and not self.fallen else []
         for entry in self._commits:
             for outcome in ("rolled back", "answer lost", "died after"):
                 events.append(lambda entry=entry, outcome=outcome: self._end_transaction(entry, outcome))
@@ -320,6 +323,11 @@ class Hand(Life):
             ticket.settle()
 
     def commit(self, tickets: Any) -> None:
+        already = self.journal.positions()
+        for ticket in tickets:
+            for record in ticket.records:
+                if isinstance(record, StepRecord) and record.position in already:
+                    self.faults.append(f"position {record.position} was recorded twice")
         super().commit(tickets)
         run = self.run
         for ticket in tickets:
@@ -348,7 +356,7 @@ class Hand(Life):
     def _refuse(self) -> None:
         self.fallen = True
         ticket = self.queue.popleft()
-        self.missing = tuple(ticket.records)
+        self.missing.append(tuple(ticket.records))
         ticket.settle(error=DatabaseUnavailable("refused"))
 
     def _die(self) -> None:
@@ -390,7 +398,7 @@ class Hand(Life):
             self.rows.extend(point.session.written)
         if outcome == "died after":
             raise Died
-        error = None if outcome == "committed" else Conflict(outcome)
+        error = None if outcome == "committed" else Conflict(outcome, unknown=outcome == "answer lost")
         self._ready.append((process, None, error))
 
 
@@ -409,7 +417,7 @@ class HandSession:
         yield from ()
 
     def begin(self, isolation: Any, locks: Any, run: int, position: str) -> Steps:
-        yield from ()
+        yield from self.fence()
         found = [r for r in self._life.journal.records() if r.position == position]
         if not found:
             return Begun(None, None, None, None)

@@ -167,13 +167,19 @@ class Life:
     def commit(self, tickets: Sequence[Ticket]) -> None:
         """Write tickets as one batch, and answer them."""
         for ticket in tickets:
-            if self.submitted.index(ticket) == self.refuse_at:
+            if self._refuses(ticket):
                 ticket.error = DatabaseUnavailable("refused")
                 continue
             self.committed.append(tuple(ticket.records))
             for record in ticket.records:
                 record.outcome = Outcome.WON
         settle(tickets)
+
+    def _refuses(self, ticket: Ticket) -> bool:
+        """Behind a record that was refused nothing is written but the word that the run is given up."""
+        if self.refuse_at is None or isinstance(ticket.records[0], Park):
+            return False
+        return self.submitted.index(ticket) >= self.refuse_at
 
     # -- what a run asks -------------------------------------------------------------------------
 
@@ -335,6 +341,8 @@ class LoopLife(Life):
         LoopHost(run, loop, CountingOutbox(loop)).start(Context())
         async with asyncio.timeout(patience):
             await self.over.wait()
+            while not self.dead and not all(ticket.done for ticket in self.submitted):
+                await asyncio.sleep(0)
         return self.journal
 
     def crash(self) -> None:

@@ -106,7 +106,9 @@ def test_a_silent_journal_costs_the_worker_its_life(server: TestServer, database
     """The journal is black-holed while the heartbeat gets through: the runs go on elsewhere within the lease."""
     direct = server.tcp(database_url)
     with proxy(server.host, server.port) as between, processes() as family:
-        through = direct.replace(f":{server.port}/", f":{between.port}/") + "?sslmode=disable&gssencmode=disable"
+        through = (
+            direct.replace(f":{server.port}/", f":{between.port}/") + "?sslmode=disable&gssencmode=disable"
+        )
         with perdure.sync.Perdure(direct, worker=False) as client:
             stuck = family.start(__name__, "serve", through, 1.5)
             stuck.wait_for("^ready")
@@ -126,7 +128,9 @@ def test_a_worker_recovers_when_its_journal_speaks_again(server: TestServer, dat
     """After the silence the worker lives again, without a restart, and finishes its run itself."""
     direct = server.tcp(database_url)
     with proxy(server.host, server.port) as between, processes() as family:
-        through = direct.replace(f":{server.port}/", f":{between.port}/") + "?sslmode=disable&gssencmode=disable"
+        through = (
+            direct.replace(f":{server.port}/", f":{between.port}/") + "?sslmode=disable&gssencmode=disable"
+        )
         with perdure.sync.Perdure(direct, worker=False) as client:
             worker = family.start(__name__, "serve", through, 1)
             worker.wait_for("^ready")
@@ -139,11 +143,15 @@ def test_a_worker_recovers_when_its_journal_speaks_again(server: TestServer, dat
             assert client.handle("the run").result(timeout=30) == [worker.pid] * 12
 
 
-def test_a_database_that_is_silent_to_everything_stops_the_bodies(server: TestServer, database_url: str) -> None:
+def test_a_database_that_is_silent_to_everything_stops_the_bodies(
+    server: TestServer, database_url: str
+) -> None:
     """A worker that hears nothing at all begins no further body than the one it is in."""
     direct = server.tcp(database_url)
     with proxy(server.host, server.port) as between, processes() as family:
-        through = direct.replace(f":{server.port}/", f":{between.port}/") + "?sslmode=disable&gssencmode=disable"
+        through = (
+            direct.replace(f":{server.port}/", f":{between.port}/") + "?sslmode=disable&gssencmode=disable"
+        )
         with perdure.sync.Perdure(direct, worker=False) as client:
             stuck = family.start(__name__, "serve", through, 1)
             stuck.wait_for("^ready")

@@ -147,7 +147,7 @@ def walk_blocking() -> list[Any]:
 
 
 RESULT = ["first", 2, 3, True, "left", "right", "child called", "child started", "last"]
-WALKS = {"async": walk, "blocking": walk_blocking}
+WALKS: dict[str, Any] = {"async": walk, "blocking": walk_blocking}
 DONE_BEFORE = {
     "first": 1, "retried": 2, "left": 6, "right": 6, "child called": 8, "child started": 10, "last": 12,
 }  # fmt: skip
@@ -220,7 +220,9 @@ def test_a_run_killed_at_any_line_ends_as_if_nothing_had_happened(bodies_url: st
     assert repeated(bodies_url) == {}
     taken = rows(bodies_url, "select distinct id from perdure.takeovers join perdure.runs on key = run")
     assert {id for (id,) in taken} >= set(ids)
-    chances = rows(bodies_url, "select run, count(distinct what) from bodies where what like 'uuid %' group by run")
+    chances = rows(
+        bodies_url, "select run, count(distinct what) from bodies where what like 'uuid %' group by run"
+    )
     assert dict(chances) == dict.fromkeys(ids, 1)
 
 

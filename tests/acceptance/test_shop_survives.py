@@ -12,7 +12,7 @@ import perdure
 from tests.api_tools import rows, until
 from tests.process_tools import Process, processes
 
-SHOP = '''
+SHOP = """
 import asyncio, os, sys
 import perdure
 from perdure import AsyncConnection, Perdure, step, transaction, workflow
@@ -48,9 +48,9 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
-'''
+"""
 
-BLOCKING_SHOP = '''
+BLOCKING_SHOP = """
 import os, time
 import perdure
 from perdure import Connection, step, transaction, workflow
@@ -82,7 +82,7 @@ def checkout(order: str) -> str:
 if __name__ == "__main__":
     with Perdure(lease=1):
         print("result:", checkout.options(id="order 7")("order 7"), flush=True)
-'''
+"""
 
 
 @pytest.mark.parametrize("program", [SHOP, BLOCKING_SHOP], ids=["async", "blocking"])

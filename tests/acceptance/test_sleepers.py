@@ -7,7 +7,7 @@ import gc
 import time
 from datetime import timedelta
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 import perdure
 from perdure import Perdure, step, workflow
@@ -15,7 +15,7 @@ from tests.api_tools import until_true
 from tests.process_tools import processes, say
 
 SLEEPERS = 10_000
-SECONDS = 25
+SECONDS = 20
 
 
 @step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ import pytest
 
 import perdure
 from perdure import Connection, Perdure, WorkflowParked, step, transaction, workflow
-from tests.api_tools import rows, until
+from tests.api_tools import rows, until, until_true
 from tests.process_tools import Process, Processes, processes, say
 
 POISONED = 3
@@ -66,8 +67,8 @@ async def parent(children: int) -> list[list[int]]:
 
 @step
 async def wait_for_door() -> int:
-    while not await asyncio.to_thread(rows, os.environ["TEST_URL"], "select 1 from doors"):
-        await asyncio.sleep(0.02)
+    is_open = functools.partial(rows, os.environ["TEST_URL"], "select 1 from doors")
+    await until_true(lambda: asyncio.to_thread(is_open), within=60)
     return os.getpid()
 
 

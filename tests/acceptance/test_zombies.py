@@ -18,8 +18,6 @@ from perdure import AsyncConnection, Connection, Perdure, step, transaction, wor
 from tests.api_tools import rows, until
 from tests.process_tools import Process, processes, say
 
-LEASE = 1.0
-
 
 def open_door(url: str) -> None:
     rows(url, "insert into doors values ('open')")
@@ -94,9 +92,9 @@ def walk_blocking(which: str) -> list[int]:
     return [slow, perdure.sync.run_step(after)]
 
 
-async def serve(url: str) -> None:
+async def serve(url: str, lease: str = "1") -> None:
     """Be a worker until killed."""
-    async with Perdure(url, lease=LEASE, grace=0):
+    async with Perdure(url, lease=float(lease), grace=0):
         say("ready")
         await asyncio.Event().wait()
 
@@ -110,7 +108,7 @@ def doors_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return database_url
 
 
-def begun_in(family: object, worker: Process, client: perdure.sync.Perdure, name: str, which: str) -> None:
+def begun_in(worker: Process, client: perdure.sync.Perdure, name: str, which: str) -> None:
     """Have a run begin in a worker, up to its slow body."""
     worker.wait_for("^ready")
     client.start(f"{__name__}.{name}", [which], id="the run", queue="default")
@@ -132,7 +130,7 @@ def test_a_zombie_writes_nothing(name: str, which: str, doors_url: str) -> None:
     """Stopped in a body past its lease, then woken: the run has ended elsewhere, and nothing of the zombie counts."""
     with processes() as family, perdure.sync.Perdure(doors_url, worker=False) as client:
         zombie = family.start(__name__, "serve", doors_url)
-        begun_in(family, zombie, client, name, which)
+        begun_in(zombie, client, name, which)
         zombie.pause()
         other = family.start(__name__, "serve", doors_url)
         if which != "locked":  # there the zombie's lock has to be broken before the other can enter
@@ -160,7 +158,7 @@ def test_a_woken_worker_goes_on_working(doors_url: str) -> None:
     """After its old life was declared dead, the process takes and finishes runs in a new one."""
     with processes() as family, perdure.sync.Perdure(doors_url, worker=False) as client:
         zombie = family.start(__name__, "serve", doors_url)
-        begun_in(family, zombie, client, "walk", "step")
+        begun_in(zombie, client, "walk", "step")
         zombie.pause()
         other = family.start(__name__, "serve", doors_url)
         other.wait_for("in the body")
@@ -174,12 +172,13 @@ def test_a_woken_worker_goes_on_working(doors_url: str) -> None:
 
 
 def test_a_short_pause_costs_nothing(doors_url: str) -> None:
-    """Stopped for less than its lease, a worker goes on in the same life and keeps its run."""
+    """Stopped for half of its lease, a worker goes on in the same life and keeps its run."""
     with processes() as family, perdure.sync.Perdure(doors_url, worker=False) as client:
-        worker = family.start(__name__, "serve", doors_url)
-        begun_in(family, worker, client, "walk", "step")
+        worker = family.start(__name__, "serve", doors_url, 4)
+        begun_in(worker, client, "walk", "step")
         worker.pause()
-        until(lambda: rows(doors_url, "select 1 from perdure.workers where expires > now() - interval '1 s'"))
+        half_gone = "select 1 from perdure.workers where expires - now() < interval '2 s'"
+        until(lambda: rows(doors_url, half_gone))
         worker.go_on()
         open_door(doors_url)
         assert client.handle("the run").result(timeout=30) == [worker.pid, worker.pid]

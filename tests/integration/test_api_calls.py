@@ -137,7 +137,7 @@ async def test_wrong_arguments_fail_in_the_caller(database_url: str) -> None:
     """A call that does not fit the signature raises `TypeError` at once, and no run is born."""
     async with Perdure(database_url) as app:
         with pytest.raises(TypeError, match="number"):
-            twice()  # type: ignore[call-arg]
+            twice()  # type: ignore[call-arg,unused-coroutine]
         with pytest.raises(TypeError, match="many"):
             await twice.start(1, many=2)  # type: ignore[call-arg]
         with pytest.raises(TypeError, match="number"):
@@ -180,7 +180,7 @@ async def test_the_id_of_another_workflow_conflicts(database_url: str) -> None:
     """An id that belongs to a run of another workflow is refused, naming both."""
     async with Perdure(database_url):
         await twice.options(id="taken")(1)
-        with pytest.raises(WorkflowConflict, match="twice.*through_the_door"):
+        with pytest.raises(WorkflowConflict, match=r"twice.*through_the_door"):
             await through_the_door.options(id="taken").start(1)
 
 

@@ -192,7 +192,9 @@ async def test_a_blocking_workflow_is_told_at_its_next_durable_call(database_url
 
 @pytest.mark.parametrize("target", [sleeping, def_sleeping])
 @pytest.mark.parametrize("put_away", [False, True], ids=["in memory", "put away"])
-def test_a_sleeping_run_is_told(target: perdure.AsyncWorkflow[[float], None], put_away: bool, database_url: str) -> None:
+def test_a_sleeping_run_is_told(
+    target: perdure.AsyncWorkflow[[float], None], put_away: bool, database_url: str
+) -> None:
     """A run that sleeps is woken to be told, whether it is in memory or was put away."""
     with perdure.sync.Perdure(database_url):
         handle = perdure.sync.start(target, 60)
@@ -332,7 +334,6 @@ def test_a_cancelled_run_that_moves_is_told_again(database_url: str) -> None:
         assert client.handle("moved").status() == "queued"
         assert client.handle("moved").cancel() is True
         assert events == []
-    with perdure.sync.Perdure(database_url) as app:
-        with pytest.raises(WorkflowCancelled):
-            app.handle("moved").result(timeout=20)
+    with perdure.sync.Perdure(database_url) as app, pytest.raises(WorkflowCancelled):
+        app.handle("moved").result(timeout=20)
     assert events == ["told while asleep"]

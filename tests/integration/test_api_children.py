@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
 import perdure
 from perdure import Perdure, WorkflowConflict, step, workflow
-from tests.api_tools import on_loop, until_true
+from tests.api_tools import on_loop, until, until_true
 
 bodies: list[str] = []
 entered = threading.Event()
@@ -122,6 +123,25 @@ async def grandparent(depth: int) -> int:
 
 
 @workflow
+async def sleepy(seconds: float) -> str:
+    await perdure.sleep(seconds)
+    return "slept"
+
+
+@workflow
+async def patient_parent() -> list[str]:
+    await perdure.run_step(note, "before")
+    return list(await asyncio.gather(sleepy(2), sleepy.options(queue="elsewhere")(0)))
+
+
+@workflow
+def patient_blocking_parent() -> list[str]:
+    note("before")
+    handle = perdure.sync.start(sleepy.options(queue="elsewhere"), 0)
+    return [perdure.sync.start(sleepy, 2).result(), handle.result()]
+
+
+@workflow
 async def forgetful() -> str:
     return (await child.options(delay=0.3).start("later")).id
 
@@ -219,3 +239,14 @@ async def test_children_nest(database_url: str) -> None:
     """Twenty generations deep, each waiting for the next."""
     async with Perdure(database_url):
         assert await grandparent(20) == 20
+
+
+@pytest.mark.parametrize("target", [patient_parent, patient_blocking_parent])
+def test_a_parent_that_waits_long_holds_no_memory(target: Any, database_url: str) -> None:
+    """A run whose branches all wait for children is put away, and woken by the end of the last of them."""
+    with perdure.sync.Perdure(database_url, name="above") as app, app.bind():
+        handle = perdure.sync.start(target)
+        until(lambda: handle.status() == "waiting" and app.engine.executor.count == 0)
+        with perdure.sync.Perdure(database_url, name="below", listen=["elsewhere"]):
+            assert handle.result(timeout=20) == ["slept", "slept"]
+    assert bodies == ["before"]

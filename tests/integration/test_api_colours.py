@@ -45,16 +45,16 @@ def def_child() -> str:
 @workflow
 async def wrong_in_async(what: str) -> str:
     calls: dict[str, Callable[[], object]] = {
-        "step": lambda: def_step(),  # the line of def_step
-        "transaction": lambda: def_transaction(),  # the line of def_transaction
-        "call": lambda: def_child(),  # the line of def_child
-        "start": lambda: def_child.start(),  # the line of def_child.start
+        "step": lambda: [def_step()],  # the line of def_step
+        "transaction": lambda: [def_transaction()],  # the line of def_transaction
+        "call": lambda: [def_child()],  # the line of def_child
+        "start": lambda: [def_child.start()],  # the line of def_child.start
         "sleep": lambda: perdure.sync.sleep(1),  # the line of sleep
-        "run_step": lambda: perdure.sync.run_step(async_step),  # the line of run_step
-        "sync_start": lambda: perdure.sync.start(def_child),  # the line of sync.start
-        "gather": lambda: perdure.sync.gather(lambda: 1),  # the line of gather
-        "handle": lambda: def_child.handle("x").result(),  # the line of result
-        "status": lambda: def_child.handle("x").status(),  # the line of status
+        "run_step": lambda: [perdure.sync.run_step(async_step)],  # the line of run_step
+        "sync_start": lambda: [perdure.sync.start(def_child)],  # the line of sync.start
+        "gather": lambda: [perdure.sync.gather(lambda: 1)],  # the line of gather
+        "handle": lambda: [def_child.handle("x").result()],  # the line of result
+        "status": lambda: [def_child.handle("x").status()],  # the line of status
     }
     try:
         calls[what]()
@@ -66,22 +66,17 @@ async def wrong_in_async(what: str) -> str:
 @workflow
 def wrong_in_blocking(what: str) -> str:
     calls: dict[str, Callable[[], object]] = {
-        "step": lambda: async_step(),  # the line of async_step
-        "transaction": lambda: async_transaction(),  # the line of async_transaction
-        "call": lambda: async_child(),  # the line of async_child
-        "sleep": lambda: perdure.sleep(1),  # the line of sleep
-        "sleep_until": lambda: perdure.sleep_until(perdure.now()),  # the line of sleep_until
-        "start": lambda: async_child.start(),  # the line of start
-        "run_step": lambda: perdure.run_step(def_step),  # the line of run_step
-        "handle": lambda: async_child.handle("x").result(),  # the line of result
+        "step": lambda: [async_step()],  # the line of async_step
+        "transaction": lambda: [async_transaction()],  # the line of async_transaction
+        "call": lambda: [async_child()],  # the line of async_child
+        "sleep": lambda: [perdure.sleep(1)],  # the line of sleep
+        "sleep_until": lambda: [perdure.sleep_until(perdure.now())],  # the line of sleep_until
+        "start": lambda: [async_child.start()],  # the line of start
+        "run_step": lambda: [perdure.run_step(def_step)],  # the line of run_step
+        "handle": lambda: [async_child.handle("x").result()],  # the line of result
     }
     try:
-        made = calls[what]()
-        if asyncio.iscoroutine(made):
-            try:
-                made.send(None)
-            finally:
-                made.close()
+        calls[what]()
     except WrongColour as error:
         return str(error)
     return "nothing was wrong"

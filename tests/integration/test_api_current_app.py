@@ -59,12 +59,12 @@ async def test_without_an_app_a_call_says_how_to_open_one() -> None:
         lambda: child("x"),
         lambda: child.start("x"),
         lambda: perdure.start(child, "x"),
-        lambda: schema_of(),
+        schema_of,
     ]
     for call in calls:
         with pytest.raises(NoCurrentApp, match="Perdure"):
             await call()  # type: ignore[misc]
-    for blocking in (lambda: def_parent(), lambda: def_parent.start(), lambda: child.handle("x")):
+    for blocking in (def_parent, def_parent.start, lambda: child.handle("x")):
         with pytest.raises(NoCurrentApp, match="Perdure"):
             blocking()
 
@@ -227,10 +227,10 @@ def test_an_app_is_refused_after_a_fork(database_url: str) -> None:
             def_parent,
             def_parent.start,
             lambda: perdure.sync.start(child, "x"),
-            lambda: app.runs.count(),
+            app.runs.count,
             lambda: app.start("x"),
             lambda: handle.result(timeout=5),
-            lambda: handle.status(),
+            handle.status,
         ]
         reader, writer = os.pipe()
         pid = os.fork()
@@ -241,7 +241,9 @@ def test_an_app_is_refused_after_a_fork(database_url: str) -> None:
                     use()
                     answers.append("went through")
                 except PerdureError as error:
-                    answers.append("ok" if "before the fork" in str(error) and "fork()" in str(error) else str(error))
+                    answers.append(
+                        "ok" if "before the fork" in str(error) and "fork()" in str(error) else str(error)
+                    )
                 except BaseException as error:
                     answers.append(repr(error))
             os.write(writer, "\n".join(answers).encode())

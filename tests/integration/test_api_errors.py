@@ -132,7 +132,7 @@ def def_fails_itself() -> None:
 async def test_an_error_comes_back_as_its_own_class(database_url: str) -> None:
     """Class, text and attributes are restored, whatever the constructor wants."""
     async with Perdure(database_url):
-        with pytest.raises(CardDeclined, match="4711.*51") as declined:
+        with pytest.raises(CardDeclined, match=r"4711.*51") as declined:
             await buys("declined")
         assert (declined.value.card, declined.value.code) == ("4711", 51)
         with pytest.raises(OutOfStock) as stock:
@@ -176,6 +176,7 @@ async def test_the_note_has_no_frames_of_the_engine(database_url: str) -> None:
         text = "\n".join(raised.value.__notes__)
         assert 'raise CardDeclined("4711", code=51)' in text
         assert "await pay(how)" in text
+        assert "perdure/core" not in text
 
 
 @on_loop

@@ -201,12 +201,11 @@ async def test_sleep_until_a_moment(database_url: str) -> None:
 @on_loop
 async def test_wrong_sleeps_are_refused(database_url: str) -> None:
     """A negative sleep and a moment without a zone are ValueErrors that say what to write."""
-
     async with Perdure(database_url):
         with pytest.raises(ValueError, match="aware"):
-            perdure.sleep_until(datetime(2030, 1, 1))  # noqa: DTZ001
+            await perdure.sleep_until(datetime(2030, 1, 1))  # noqa: DTZ001
         with pytest.raises(ValueError, match="sleep"):
-            perdure.sleep(-1)
+            await perdure.sleep(-1)
 
 
 @pytest.mark.parametrize(
@@ -214,9 +213,9 @@ async def test_wrong_sleeps_are_refused(database_url: str) -> None:
     [
         lambda: perdure.sleep(1),
         lambda: perdure.sync.sleep(1),
-        lambda: perdure.random(),
-        lambda: perdure.uuid4(),
-        lambda: perdure.info(),
+        perdure.random,
+        perdure.uuid4,
+        perdure.info,
         lambda: perdure.sleep_until(datetime(2030, 1, 1, tzinfo=UTC)),
         lambda: perdure.sync.run_step(plain, 1, 2),
     ],

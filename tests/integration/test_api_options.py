@@ -230,9 +230,7 @@ async def test_concurrent_starts_of_one_id_make_one_run(database_url: str) -> No
                 return handle.created, await handle.result(timeout=20)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(started(app, number)) for number in range(20) for app in (one, two)
-            ]
+            tasks = [group.create_task(started(app, number)) for number in range(20) for app in (one, two)]
         answers = [task.result() for task in tasks]
         assert sum(created for created, _ in answers) == 1
         assert len({result for _, result in answers}) == 1

@@ -88,7 +88,14 @@ async def returns(what: str) -> float:
 @step
 async def returns_unannotated(what: str):  # type: ignore[no-untyped-def]
     bodies.append(what)
-    return {"datetime": ORDER.at, "tuple": (1, 2), "set": {1}, "object": object(), "lambda": len, "list": [1]}[what]
+    return {
+        "datetime": ORDER.at,
+        "tuple": (1, 2),
+        "set": {1},
+        "object": object(),
+        "lambda": len,
+        "list": [1],
+    }[what]
 
 
 kept: list[list[int]] = []

@@ -72,22 +72,22 @@ async def test_list_filters_by_every_field(database_url: str) -> None:
         middle = (await app.runs.get("b-1")).info.created
         worker = (await app.runs.get("a-1")).info.worker
         found = {
-            "status": dict(status="failed"),
-            "statuses": dict(status=["failed", perdure.Status.QUEUED]),
-            "workflow": dict(workflow=f"{__name__}.other"),
-            "workflows": dict(workflow=[f"{__name__}.other", f"{__name__}.simple"]),
-            "queue": dict(queue="slow"),
-            "version": dict(version="v7"),
-            "worker": dict(worker=worker, status="succeeded"),
-            "tags": dict(tags={"customer": 1}),
-            "two tags": dict(tags={"customer": 1, "vip": False}),
-            "ids": dict(ids=["a-1", "b-2", "nobody"]),
-            "no ids": dict(ids=[]),
-            "prefix": dict(prefix="a-"),
-            "after": dict(created_after=middle),
-            "before": dict(created_before=middle),
-            "error": dict(error="no broken"),
-            "all": dict(prefix="a", workflow=f"{__name__}.other", status="succeeded"),
+            "status": {"status": "failed"},
+            "statuses": {"status": ["failed", perdure.Status.QUEUED]},
+            "workflow": {"workflow": f"{__name__}.other"},
+            "workflows": {"workflow": [f"{__name__}.other", f"{__name__}.simple"]},
+            "queue": {"queue": "slow"},
+            "version": {"version": "v7"},
+            "worker": {"worker": worker, "status": "succeeded"},
+            "tags": {"tags": {"customer": 1}},
+            "two tags": {"tags": {"customer": 1, "vip": False}},
+            "ids": {"ids": ["a-1", "b-2", "nobody"]},
+            "no ids": {"ids": []},
+            "prefix": {"prefix": "a-"},
+            "after": {"created_after": middle},
+            "before": {"created_before": middle},
+            "error": {"error": "no broken"},
+            "all": {"prefix": "a", "workflow": f"{__name__}.other", "status": "succeeded"},
         }
         ids = {
             name: sorted(info.id for info in await app.runs.list(**filters))  # type: ignore[arg-type]
@@ -158,7 +158,6 @@ async def test_get_has_everything_of_one_run(database_url: str) -> None:
 @on_loop
 async def test_resume_goes_on_where_a_failed_run_stopped(database_url: str) -> None:
     """The step that failed runs again, those before it do not; the id and the run stay the same."""
-    global failing
     async with Perdure(database_url) as app:
         with pytest.raises(LookupError):
             await breaks.options(id="it")("broken")
@@ -224,14 +223,14 @@ async def test_wrong_filters_are_refused(database_url: str) -> None:
         created = (await other.start("x")).created
         assert created
         for filters, text in (
-            (dict(status="done"), "done"),
-            (dict(created_after=perdure.now().replace(tzinfo=None)), "created_after"),
-            (dict(limit=0), "limit"),
-            (dict(limit=100_000), "limit"),
-            (dict(cursor="strange"), "strange"),
+            ({"status": "done"}, "done"),
+            ({"created_after": perdure.now().replace(tzinfo=None)}, "created_after"),
+            ({"limit": 0}, "limit"),
+            ({"limit": 100_000}, "limit"),
+            ({"cursor": "strange"}, "strange"),
         ):
             with pytest.raises(ValueError, match=text):
-                await app.runs.list(**filters)  # type: ignore[arg-type]
+                await app.runs.list(**filters)
         with pytest.raises(TypeError, match="state"):
             await app.runs.list(state="failed")
         with pytest.raises(TypeError, match="not both"):

@@ -213,7 +213,12 @@ async def test_without_a_retry_a_step_runs_once(database_url: str) -> None:
 
 @pytest.mark.parametrize(
     ("which", "error", "attempts"),
-    [("declined", Declined, 1), ("other_error", KeyError, 1), ("when_said", Busy, 2), ("final", DoNotRetry, 1)],
+    [
+        ("declined", Declined, 1),
+        ("other_error", KeyError, 1),
+        ("when_said", Busy, 2),
+        ("final", DoNotRetry, 1),
+    ],
 )
 def test_what_is_final_is_not_tried_again(
     which: str, error: type[Exception], attempts: int, database_url: str

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
 import perdure
-from perdure import AsyncConnection, Connection, DefinitionError, Perdure, TransactionBroken
-from perdure import Retry, transaction, workflow
+from perdure import (
+    AsyncConnection,
+    Connection,
+    DefinitionError,
+    Perdure,
+    Retry,
+    TransactionBroken,
+    transaction,
+    workflow,
+)
 from tests.api_tools import on_loop, rows, until
 
 bodies: list[str] = []
 
 
 @pytest.fixture
-def ledger_url(database_url: str) -> Iterator[str]:
+def ledger_url(database_url: str) -> str:
     """A database with a table of the user's."""
     bodies.clear()
     rows(database_url, "create table ledger (id serial primary key, text text not null, amount int)")
@@ -149,14 +157,16 @@ async def calls(which: str) -> object:
             await fails_after_writing("gone")
         except LookupError as error:
             return str(error)
-    return await {
+    steps: dict[str, Any] = {
         "third_time": third_time,
         "savepoint": with_savepoint,
         "swallows": swallows,
         "isolation": isolation_of,
         "plain": plain_isolation,
         "locked": count_then_book,
-    }[which]()
+    }
+    result: object = await steps[which]()
+    return result
 
 
 @workflow
@@ -235,7 +245,7 @@ async def test_an_inner_transaction_is_a_savepoint(ledger_url: str) -> None:
 async def test_a_swallowed_sql_error_does_not_pass(ledger_url: str) -> None:
     """A function that goes on after an SQL error fails, instead of a COMMIT that silently rolls back."""
     async with Perdure(ledger_url):
-        with pytest.raises(TransactionBroken, match="swallows.*savepoint"):
+        with pytest.raises(TransactionBroken, match=r"swallows.*savepoint"):
             await calls("swallows")
     assert booked(ledger_url) == []
 
@@ -346,7 +356,7 @@ async def test_a_transaction_waits_for_a_lock_of_a_stranger(ledger_url: str) -> 
 def test_wrong_declarations_are_refused() -> None:
     """A lock mode or an isolation that does not exist, and a function without a connection, are refused."""
     with pytest.raises(DefinitionError, match="exclusiv"):
-        transaction(lock={"ledger": "exclusiv"})(lambda conn: None)  # type: ignore[arg-type,misc]
+        transaction(lock={"ledger": "exclusiv"})(lambda conn: None)
 
     with pytest.raises(DefinitionError, match="connection"):
 
@@ -355,5 +365,5 @@ def test_wrong_declarations_are_refused() -> None:
 
     with pytest.raises((DefinitionError, ValueError), match="snapshot"):
 
-        @transaction(isolation="snapshot")  # type: ignore[arg-type]
+        @transaction(isolation="snapshot")  # type: ignore[call-overload,untyped-decorator]
         def strange(conn: Connection) -> None: ...

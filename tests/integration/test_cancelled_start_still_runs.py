@@ -8,8 +8,10 @@ import pytest
 
 import perdure
 from perdure import Perdure, workflow
-from tests.api_tools import on_loop, rows
+from tests.api_tools import on_loop, rows, until_true
 from tests.protocol_tools import stranger, take_id
+
+BLOCKED = "select 1 from pg_locks where not granted"
 
 
 @workflow(name="cancelled.flow")
@@ -21,8 +23,8 @@ async def cancel_at(doing: asyncio.Future[object], url: str, id: str) -> None:
     """Cancel a start while a stranger holds its id back, so that it becomes durable afterwards."""
     with pytest.raises(asyncio.CancelledError):
         await doing
-    while not rows(url, "select 1 from perdure.runs where id = %s", id):
-        await asyncio.sleep(0.01)
+    born = "select 1 from perdure.runs where id = %s"
+    await until_true(lambda: asyncio.to_thread(rows, url, born, id))
 
 
 @on_loop
@@ -32,9 +34,7 @@ async def test_cancelled_start_runs_all_the_same(database_url: str) -> None:
         with stranger(database_url) as somebody:
             take_id(somebody, "wanted")
             starting = asyncio.ensure_future(perdure.start(flow.options(id="wanted"), 1))
-            await asyncio.sleep(0)
-            while not rows(database_url, "select 1 from pg_locks where not granted"):
-                await asyncio.sleep(0.005)
+            await until_true(lambda: asyncio.to_thread(rows, database_url, BLOCKED))
             starting.cancel()
         await cancel_at(starting, database_url, "wanted")
         again = await perdure.start(flow.options(id="wanted"), 1)
@@ -49,9 +49,7 @@ async def test_cancelled_direct_call_runs_all_the_same(database_url: str) -> Non
         with stranger(database_url) as somebody:
             take_id(somebody, "called")
             calling = asyncio.ensure_future(flow.options(id="called")(1))
-            await asyncio.sleep(0)
-            while not rows(database_url, "select 1 from pg_locks where not granted"):
-                await asyncio.sleep(0.005)
+            await until_true(lambda: asyncio.to_thread(rows, database_url, BLOCKED))
             calling.cancel()
         await cancel_at(calling, database_url, "called")
         assert await flow.handle("called").result(5) == 1

@@ -21,7 +21,7 @@ from perdure.sync import Perdure
 from perdure.testing.clock import Clock
 from perdure.worker.hints import Hints
 from perdure.worker.listener import Listener
-from tests.api_tools import on_loop, rows, until
+from tests.api_tools import on_loop, rows, until, until_true
 from tests.protocol_tools import RawWorker, in_thread, stranger
 
 STATUS = "select status from perdure.live where key = %s"
@@ -90,7 +90,7 @@ def test_end_while_the_put_away_is_open_wakes_the_run(owner: RawWorker, database
     statements = owner.database.statements
     with owner.database.connect("second") as second, second.transaction():
         second.execute(statements["lock_runs"], {"keys": [run]})
-        put_away = {"keys": [run], "worker": owner.number}
+        put_away = {"keys": [run], "claims": [0], "worker": owner.number}
         assert second.execute(statements["put_away"], put_away).fetchall() == [(run,)]
         owner.write(EndRecord(target, 7, b"1"))
         waking = in_thread(lambda: wake(owner, target))
@@ -107,7 +107,7 @@ def test_end_while_the_put_away_has_only_locked_keeps_the_run(owner: RawWorker, 
     with owner.database.connect("second") as second, second.transaction():
         second.execute(statements["lock_runs"], {"keys": [run]})
         owner.write(EndRecord(target, 7, b"1"))
-        put_away = {"keys": [run], "worker": owner.number}
+        put_away = {"keys": [run], "claims": [0], "worker": owner.number}
         assert second.execute(statements["put_away"], put_away).fetchall() == []
     assert rows(database_url, STATUS, run) == [(RUNNING,)]
 
@@ -246,20 +246,18 @@ async def test_timer_that_fires_while_the_run_is_put_away_does_not_let_it_go_on(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop is busy while the timer fires and the put-away commits: the run is away, and its code stands still."""
-    monkeypatch.setattr("perdure.policy.PUT_AWAY_AFTER", 0.05)
+    monkeypatch.setattr("perdure.policy.PUT_AWAY_AFTER", 0.3)
     gone_on.clear()
     async with perdure.Perdure(database_url, lease=30, grace=0) as app:
         engine = app.engine
         with Clock(database_url) as clock:
-            handle = await perdure.start(sleeper, 0.5)
+            handle = await perdure.start(sleeper, 0.8)
             key = rows(database_url, "select key from perdure.live")[0][0]
-            while not rows(database_url, "select 1 from perdure.waits"):
-                await asyncio.sleep(0)
+            await until_true(lambda: asyncio.to_thread(rows, database_url, "select 1 from perdure.waits"))
             with stranger(database_url) as holder:
                 holder.execute("select 1 from perdure.live where key = %s for update", (key,))
                 run = engine.executor._runs[key]
-                while run.leaving is None:
-                    await asyncio.sleep(0.005)
+                await until_true(lambda: asyncio.to_thread(lambda: run.leaving))
                 (signal, _) = next(iter(run.waiting.values()))
                 # From here on this thread, which is the loop's, is busy.
                 clock.advance(1)
@@ -289,8 +287,7 @@ async def test_timer_survives_a_question_that_failed(database_url: str) -> None:
     go.clear()
     async with perdure.Perdure(database_url, lease=30, grace=0):
         handle = await perdure.start(in_memory)
-        while not rows(database_url, "select 1 from perdure.waits"):
-            await asyncio.sleep(0.005)
+        await until_true(lambda: asyncio.to_thread(rows, database_url, "select 1 from perdure.waits"))
         with stranger(database_url) as holder:
             holder.execute("lock table perdure.waits in access exclusive mode")
             cancelled = (

@@ -8,7 +8,7 @@ import pytest
 
 import perdure
 from perdure import Perdure, WorkflowConflict, step, workflow
-from tests.api_tools import on_loop, rows
+from tests.api_tools import on_loop, rows, until_true
 from tests.protocol_tools import stranger, take_id
 
 children: list[str] = []
@@ -64,8 +64,8 @@ async def test_stranger_with_the_id_of_a_child_does_not_stop_the_parent(database
     fails.clear()
     async with Perdure(database_url, lease=5, grace=0):
         await perdure.start(parent.options(id="model"), "model")
-        while len(names := rows(database_url, "select id from perdure.runs where parent is not null")) < 1:
-            await asyncio.sleep(0.005)
+        ids = "select id from perdure.runs where parent is not null"
+        names = await until_true(lambda: asyncio.to_thread(rows, database_url, ids))
         guessed = names[0][0].replace("model", "q")
         await (await perdure.start(child.options(id=guessed), "stranger")).result(5)
         assert await (await perdure.start(parent.options(id="q"), "own")).result(5) == "own"

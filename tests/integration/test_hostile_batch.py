@@ -214,9 +214,7 @@ async def test_every_caller_has_its_own_answer(database_url: str) -> None:
             await perdure.start(plain.options(id="nul\0"), 1)
 
 
-def test_the_run_of_a_blocked_start_begins_once_the_stranger_is_gone(
-    app: Perdure, database_url: str
-) -> None:
+def test_the_run_of_a_blocked_start_begins_once_the_stranger_is_gone(app: Perdure, database_url: str) -> None:
     """A start that had to wait is acknowledged late, and its run ends like any other."""
     with stranger(database_url) as somebody:
         take_id(somebody, "late")

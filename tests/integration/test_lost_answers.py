@@ -66,7 +66,10 @@ RECORDS: dict[str, tuple[Make, str]] = {
         lambda w, _: [start_of(w.key(), "other", options='{"queue": "default"}')],
         "select count(*) from perdure.live where status = 2",
     ),
-    "a child": (lambda w, run: child_of(w, run, "child"), "select count(*) from perdure.runs where parent > 0"),
+    "a child": (
+        lambda w, run: child_of(w, run, "child"),
+        "select count(*) from perdure.runs where parent > 0",
+    ),
     "a wait": (lambda _, run: [WaitRecord(run, "1", seconds=9)], "select count(*) from perdure.waits"),
     "an answered wait": (answered, "select count(*) from perdure.steps"),
     "an intent": (lambda _, run: [IntentRecord(run, "1", "pay")], "select count(*) from perdure.intents"),

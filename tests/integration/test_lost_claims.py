@@ -12,8 +12,9 @@ import pytest
 
 from perdure import step, sync, workflow
 from perdure.sync import Perdure
+from perdure.worker.incarnation import Incarnation
 from tests.api_tools import rows, until
-from tests.protocol_tools import Proxy, RawWorker, in_thread, stranger, take_id
+from tests.protocol_tools import Proxy, RawWorker, in_thread, stranger
 from tests.servers import TestServer
 
 bodies: list[int] = []
@@ -69,12 +70,11 @@ def test_claim_whose_history_cannot_be_read_gives_its_runs_back(database_url: st
     """The claim is committed, and reading the history fails with an error that loses no connection."""
     door.set()
     with Perdure(database_url, lease=3, grace=0) as app:
-        handle = None
         with stranger(database_url) as holder:
             holder.execute("lock table perdure.intents in access exclusive mode")
             with Perdure(database_url, worker=False) as client, client.bind():
-                handle = sync.start(sleeps.options(queue="default"), 1)
-                rows(database_url, "update perdure.live set begun = true")
+                handle = sync.start(sleeps.options(queue="elsewhere"), 1)
+                rows(database_url, "update perdure.live set begun = true, queue = 'default'")
                 cancelled = (
                     "select pg_cancel_backend(pid) from pg_stat_activity where application_name = 'perdure producer' "
                     "and wait_event_type = 'Lock'"
@@ -85,23 +85,22 @@ def test_claim_whose_history_cannot_be_read_gives_its_runs_back(database_url: st
         assert app.runtime.alive()
 
 
-def test_reconciling_keeps_what_is_about_to_begin(database_url: str) -> None:
-    """A run whose start waits for its answer, and one that is in memory, are not given back."""
-    with Perdure(database_url, lease=30, grace=0) as app:
+def test_reconciling_keeps_what_is_about_to_begin(server: TestServer, database_url: str) -> None:
+    """A run whose start is committed and not yet answered, and one that is in memory, are not given back."""
+    with Proxy(server, database_url) as proxy, Perdure(proxy.url, lease=4, grace=0) as app:
         producer, incarnation = app.engine.producer, app.runtime
+        assert isinstance(incarnation, Incarnation)
         running = sync.start(flow, 1)
         assert entered.acquire(timeout=10)
-        with stranger(database_url) as somebody:
-            take_id(somebody, "about-to-begin")
-            starting = in_thread(lambda: sync.start(flow.options(id="about-to-begin"), 2))
-            until(lambda: len(app.engine.executor._expected) == 1)
-            producer.stop()
-            producer._reconcile(incarnation)  # type: ignore[arg-type]
+        producer.stop()
+        loss = proxy.lose_answer("perdure journal-2", "INSERT 0 1|COMMIT", cut=False)
+        starting = in_thread(lambda: sync.start(flow.options(id="about-to-begin"), 2))
+        assert loss.happened.wait(10)
+        producer._reconcile(incarnation)
+        producer.close()
+        owners = rows(database_url, "select status, worker from perdure.live")
+        assert owners == [(3, incarnation.worker)] * 2
         handle = starting.result()
-        producer._reconcile(incarnation)  # type: ignore[arg-type]
-        assert rows(database_url, "select status, worker from perdure.live order by key") == [
-            (3, incarnation.worker)
-        ] * 2
         door.set()
         assert (running.result(10), handle.result(10)) == (1, 2)
     assert sorted(bodies) == [1, 2]
@@ -120,7 +119,8 @@ def test_two_workers_that_race_for_a_run_get_it_once(database_url: str) -> None:
                     (-number - 1, f"r{number}"),
                 )
                 first.connection.execute(
-                    "insert into perdure.live (key, workflow, status) values (%s, 'attacked', 2)", (-number - 1,)
+                    "insert into perdure.live (key, workflow, status) values (%s, 'attacked', 2)",
+                    (-number - 1,),
                 )
         got: dict[int, list[int]] = {}
 
@@ -143,4 +143,6 @@ def test_two_workers_that_race_for_a_run_get_it_once(database_url: str) -> None:
             worker.close()
     claimed = [(key, number) for number, keys in got.items() for key in keys]
     assert len(claimed) == len({key for key, _ in claimed}) == 50
-    assert sorted(claimed) == sorted(rows(database_url, "select key, worker from perdure.live where status = 3"))
+    assert sorted(claimed) == sorted(
+        rows(database_url, "select key, worker from perdure.live where status = 3")
+    )

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 
 from perdure import Connection, sync, transaction, workflow
-from perdure.sync import Perdure
 from perdure.store import workers
 from perdure.store.records import EndRecord, Ticket, WaitRecord
+from perdure.sync import Perdure
 from tests.api_tools import rows, until
 from tests.protocol_tools import Proxy, RawWorker, in_thread, start_of, step_of, stranger, take_id
 from tests.servers import TestServer

@@ -19,7 +19,7 @@ import perdure
 from perdure import AsyncConnection, Connection, Retry, TransactionBroken, sync, transaction, workflow
 from perdure.sync import Perdure
 from tests.api_tools import on_loop, rows, until, until_true
-from tests.protocol_tools import Proxy, stranger
+from tests.protocol_tools import Proxy, RawWorker, stranger
 from tests.servers import TestServer
 
 entered = threading.Semaphore(0)
@@ -301,6 +301,39 @@ async def test_cancelled_blocking_body_writes_nothing_more(url: str) -> None:
             await handle.result(10)
     assert entries(url) == []
     assert recorded(url) == []
+
+
+@transaction(name="attack.locked", lock={"entries": "share row exclusive"})
+def locked(conn: Connection) -> int:
+    attempts.append("locked")
+    conn.execute("insert into entries (text) values ('locked')")
+    entered.release()
+    if len(attempts) == 1:
+        door.wait(20)
+        conn.execute("insert into entries (text) values ('zombie')")
+    return len(attempts)
+
+
+@workflow(name="attack.locks")
+def locks() -> int:
+    return locked()
+
+
+def test_table_lock_of_a_stopped_worker_is_freed(url: str) -> None:
+    """Declared dead while its body stands still under a table lock: the next life gets the lock, and counts once."""
+    with Perdure(url, lease=30, grace=0) as app, RawWorker(url) as reaper:
+        handle = sync.start(locks)
+        assert entered.acquire(timeout=10)
+        expired = "update perdure.workers set expires = perdure.clock() - interval '1 s' where id = %s"
+        rows(url, expired, app.runtime.worker)
+        reaper.bury()
+        reaper.requeue()
+        # The zombie's body still stands at its door; only its heartbeat tells the process that this life is over.
+        app.engine._heartbeat.wake()
+        assert handle.result(20) == 2
+        door.set()
+    assert entries(url) == ["locked"]
+    assert recorded(url) == [(False, "2")]
 
 
 @transaction(name="attack.retried", retry=Retry(max_attempts=3, delay=0))

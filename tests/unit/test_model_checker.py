@@ -232,7 +232,7 @@ def live(
     )
     hand.live_by_hand(walk.definition, program)
     assert hand.faults == []
-    gone = (hand.missing, *hand.too_late)
+    gone = [*hand.missing, *hand.too_late]
     submitted = [unit for ticket in hand.submitted if (unit := tuple(ticket.records)) not in gone]
     by_journal = [unit for unit in hand.committed if unit in submitted]
     assert by_journal == submitted[: len(by_journal)], "what is committed is no prefix of what was sent"
