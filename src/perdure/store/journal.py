@@ -134,6 +134,7 @@ class Journal:
     # -- the thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        batch: Batch | None
         while (batch := self._take()) is not None:
             try:
                 self._flush(batch)
@@ -141,6 +142,7 @@ class Journal:
                 logger.exception("%s: a batch failed in an unexpected way", self._name)
                 self._fail(batch.tickets, DatabaseUnavailable("the journal failed; see the log"))
             self.sent_at = None
+            batch = None  # not to be kept while this waits for the next
         if self._connection is not None:
             self._connection.close()
 

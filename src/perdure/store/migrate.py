@@ -31,7 +31,7 @@ def migrate(database: Database, *, apply: bool = True) -> list[str]:
     Raises:
         SchemaMismatch: the schema is newer than this code, or older and `apply` is False.
     """
-    if _version(database) == len(sql.migrations(database.schema)):
+    if _applied(database) == {migration.number for migration in sql.migrations(database.schema)}:
         return []  # the common case takes no lock
 
     def work(connection: Connection) -> list[str]:
@@ -77,12 +77,12 @@ def _create_ledger(connection: Connection, database: Database, apply: bool) -> N
     connection.execute(database.statements.plain("create_ledger"), prepare=False)
 
 
-def _version(database: Database) -> int:
+def _applied(database: Database) -> set[int]:
     try:
         (exists,) = database.run("ledger_exists")[0]
-        return len(database.run("applied_migrations")) if exists else 0
+        return {number for (number,) in database.run("applied_migrations")} if exists else set()
     except psycopg.errors.InsufficientPrivilege:
-        return 0
+        return set()
 
 
 def _lock_key(schema: str) -> int:

@@ -39,6 +39,7 @@ class Timers(Service):
         self._leavers: list[tuple[float, int, Run]] = []
         self._next = 0.0
         self._purge_at = PURGE_FROM
+        self._leaving = False
 
     def add(self, run: int, position: str, seconds: float) -> Signal:
         """A signal that is settled once the wait at this position is over."""
@@ -59,6 +60,7 @@ class Timers(Service):
             self._purge()
         for run in leavers:
             self._put_away(run)
+            self._leaving = True
         if asked:
             try:
                 self._ask(asked)
@@ -75,10 +77,11 @@ class Timers(Service):
 
     def _purge(self) -> None:
         """Forget the waits of runs that were put away: an hour-long one would stay here for the hour."""
-        if len(self._waits) > self._purge_at:
+        if len(self._waits) > self._purge_at or (self._leaving and not self._leavers):
+            self._leaving = False
             self._waits = [wait for wait in self._waits if not wait[4].done]
             heapq.heapify(self._waits)
-            self._purge_at = max(PURGE_FROM, 2 * len(self._waits))
+            self._purge_at = max(PURGE_FROM, len(self._waits) * 5 // 4)
 
     def _ask(self, asked: list[tuple[float, int, int, str, Signal]]) -> None:
         remaining, now = claims.due(
