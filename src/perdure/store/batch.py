@@ -18,6 +18,7 @@ import psycopg
 from perdure.sql import Statements
 from perdure.store.arrays import Bigints, Blobs, Booleans, Doubles, Integers, Reals, Smallints, Texts
 from perdure.store.connection import Connection
+from perdure.store.prepared import execute_prepared
 from perdure.store.records import (
     AnsweredWait,
     EndRecord,
@@ -108,8 +109,7 @@ class BatchWriter:
                 name, parameters = "record_step_and_end", _step_parameters(step) | _end_parameters(end)
             case _:
                 return False
-        cursor = connection.execute(self._sql[name], parameters | self._identity, binary=True)
-        if cursor.rowcount != 1:
+        if execute_prepared(connection, name, self._sql[name], parameters | self._identity) != 1:
             return False  # fenced, written by an earlier try, or cancelled: the general form tells
         _confirm(connection)
         for ticket in batch.tickets:

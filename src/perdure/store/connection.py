@@ -29,6 +29,8 @@ class Connection(psycopg.Connection[TupleRow]):
 
     answer_within: float = ANSWER_WITHIN
     doubtful: bool = False
+    plans: dict[str, Any]
+    """Statements prepared by hand (`store.prepared`)."""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for an answer, at most `answer_within` seconds, unless the caller has a timeout of its own."""
@@ -80,6 +82,7 @@ def connect(
         **{**KEEPALIVE, **settings},
     )
     connection.answer_within = answer_within
+    connection.plans = {}
     connection.add_notice_handler(connection.note)
     register_arrays(connection)
     return connection
