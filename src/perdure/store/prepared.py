@@ -59,6 +59,15 @@ def execute_prepared(connection: Connection, name: str, statement: str, paramete
     Raises:
         psycopg.Error: as `Connection.execute` would.
     """
+    try:
+        return _execute(connection, name, statement, parameters)
+    except psycopg.errors.InvalidSqlStatementName:
+        # psycopg deallocates everything that is prepared when a transaction was rolled back.
+        connection.plans.clear()
+        return _execute(connection, name, statement, parameters)
+
+
+def _execute(connection: Connection, name: str, statement: str, parameters: Mapping[str, Any]) -> int:
     plan = connection.plans.get(name)
     if plan is None:
         plan = connection.plans[name] = _prepare(connection, name, statement)
