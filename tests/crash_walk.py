@@ -20,7 +20,18 @@ import perdure
 from perdure import Retry, step, sync, transaction, workflow
 
 LEASE: Final = 1.0
-EXPECTED: Final = ["plain", "retried", "booked", "left", "right 1", "right 2", "beside", "child", "refused", "last"]
+EXPECTED: Final = [
+    "plain",
+    "retried",
+    "booked",
+    "left",
+    "right 1",
+    "right 2",
+    "beside",
+    "child",
+    "refused",
+    "last",
+]
 BOOKED: Final = ["beside", "booked", "in the child"]
 TABLES: Final = """
     create table calls (run text not null, position text not null, attempt integer not null, name text not null);
@@ -153,7 +164,9 @@ def run_worker(order: dict[str, str]) -> None:
     """Be one worker."""
     try:
         own.append(psycopg.connect(order["own"], autocommit=True))
-        result = asyncio.run(work(order["url"])) if order["colour"] == "async" else work_blocking(order["url"])
+        result = (
+            asyncio.run(work(order["url"])) if order["colour"] == "async" else work_blocking(order["url"])
+        )
     except BaseException as error:
         say(os.getpid(), {"error": repr(error)})
         os._exit(1)

@@ -113,7 +113,6 @@ class Life:
     version: str | None = None
     home_queue: str = "default"
     realm: str = "memory"
-    realm: str = "memory"
     exceptions: tuple[type[BaseException], ...] = ()
     submitted: list[Ticket] = field(default_factory=list)
     committed: list[Unit] = field(default_factory=list)
@@ -199,8 +198,7 @@ class Life:
         # Every life has another idea of the time, so that one that is read again is found out.
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=self.seed, seconds=next(self._clock))
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
 
     def timer(self, run: Run, position: str, seconds: float) -> Signal:
         signal = Signal()
@@ -341,7 +339,7 @@ class LoopLife(Life):
         LoopHost(run, loop, CountingOutbox(loop)).start(Context())
         async with asyncio.timeout(patience):
             await self.over.wait()
-            while not self.dead and not all(ticket.done for ticket in self.submitted):
+            while not self.dead and not all(t.done for t in self.submitted):  # noqa: ASYNC110 - turns are its clock
                 await asyncio.sleep(0)
         return self.journal
 
@@ -394,7 +392,7 @@ class ThreadLife(Life):
         done = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: len(self.submitted) > done or self._stopped)
+                self._changed.wait_for(lambda done=done: len(self.submitted) > done or self._stopped)  # type: ignore[misc]
                 batch = self.submitted[done : done + self.rng.randint(1, 4)]
             if not batch:
                 return

@@ -95,9 +95,7 @@ class Case:
             if not said:
                 assert proxy.fired.wait(10), "the worker died by itself"
                 recorded, begun = self.left_behind(url)
-                said = self.workers.outcome(
-                    self.workers.start(url=direct, own=direct, colour=self.colour)
-                )
+                said = self.workers.outcome(self.workers.start(url=direct, own=direct, colour=self.colour))
                 self.check_bodies(url, recorded, begun)
             else:
                 self.check_each_body_once(url)
@@ -132,12 +130,12 @@ class Case:
     def check_bodies(self, url: str, recorded: Places, begun: list[tuple[str, str, int]]) -> None:
         """What was recorded when the worker died was not called again; what was not, was."""
         with psycopg.connect(url, autocommit=True) as connection:
-            calls = dict(
-                ((run, position), count)
+            calls = {
+                (run, position): count
                 for run, position, count in connection.execute(
                     "select run, position, count(*) from calls group by run, position"
                 )
-            )
+            }
         for run, position, count in begun:
             if (run, position) in recorded:
                 assert calls[run, position] == count, f"{position} was recorded, and ran again"

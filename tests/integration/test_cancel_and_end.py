@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_fifty_races_have_one_winner_each(owner: RawWorker, database_url: str) -
     for _ in range(50):
         run, end = owner.start(), EndRecord(0, 7, b"1")
         end.run = run
-        cancelling = in_thread(lambda run=run: cancel(owner, run))
+        cancelling = in_thread(partial(cancel, owner, run))
         owner.write(end)
         in_time = cancelling.result() == [run]
         assert in_time == (end.outcome is Outcome.CANCELLED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ async def flow(number: int) -> int:
     return number
 
 
-async def cancel_at(doing: asyncio.Future[object], url: str, id: str) -> None:
+async def cancel_at(doing: asyncio.Future[Any], url: str, id: str) -> None:
     """Cancel a start while a stranger holds its id back, so that it becomes durable afterwards."""
     with pytest.raises(asyncio.CancelledError):
         await doing

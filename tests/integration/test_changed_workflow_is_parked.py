@@ -32,8 +32,7 @@ async def first(name: str) -> str:
 @step
 async def second(name: str) -> str:
     calls.append(name)
-    while held:
-        await asyncio.sleep(0.01)
+    await until_true(lambda: asyncio.sleep(0, not held))
     return name
 
 

@@ -226,19 +226,19 @@ def test_every_wait_for_an_end_ends(
     """The end of a child and of another run, in two processes' engines, found by polling alone."""
     monkeypatch.setattr("perdure.policy.PUT_AWAY_AFTER", 0.05 if put_away else 60)
     go.clear()
-    with Perdure(database_url, lease=1, grace=0), Perdure(database_url, lease=1, grace=0) as second:
-        with second.bind():
-            if kind == "child":
-                handle = sync.start(parent)
-            else:
-                sync.start(child.options(id="another"))
-                handle = sync.start(of_another, "another")
-            if put_away:
-                until(lambda: rows(database_url, "select 1 from perdure.live where status = 4"))
-            else:
-                until(lambda: rows(database_url, "select 1 from perdure.live having count(*) = 2"))
-            go.set()
-            assert handle.result(10) == "child"
+    first = Perdure(database_url, lease=1, grace=0)
+    with first, Perdure(database_url, lease=1, grace=0) as second, second.bind():
+        if kind == "child":
+            handle = sync.start(parent)
+        else:
+            sync.start(child.options(id="another"))
+            handle = sync.start(of_another, "another")
+        if put_away:
+            until(lambda: rows(database_url, "select 1 from perdure.live where status = 4"))
+        else:
+            until(lambda: rows(database_url, "select 1 from perdure.live having count(*) = 2"))
+        go.set()
+        assert handle.result(10) == "child"
 
 
 @on_loop

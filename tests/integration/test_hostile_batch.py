@@ -99,7 +99,8 @@ def test_a_lone_start_that_a_stranger_blocks_holds_up_nobody(app: Perdure, datab
 def test_a_row_lock_of_a_stranger_holds_up_only_its_run(app: Perdure, database_url: str) -> None:
     """Somebody holds the live row of a run that ends alone: the steps of other runs go on."""
     one, two = (start_of(life(app).new_key(), name) for name in ("one", "two"))
-    answered([ticket for ticket in (Ticket(one), Ticket(two)) if life(app).submit(ticket) is None])
+    together(life(app).core, begun := [Ticket(one), Ticket(two)])
+    answered(begun)
     with stranger(database_url) as somebody:
         somebody.execute("select 1 from perdure.live where key = %s for update", (one.run,))
         end = Ticket(EndRecord(one.run, 7, b"1"))
@@ -152,7 +153,8 @@ def test_a_nul_fails_alone(app: Perdure) -> None:
 def test_record_that_cannot_be_packed_fails_alone(app: Perdure) -> None:
     """A lone surrogate, and a number too large for its column, fail their own record and no other."""
     good = innocents(app)
-    answered([ticket for ticket in good if life(app).submit(ticket) is None])
+    together(life(app).core, good)
+    answered(good)
     steps = [Ticket(step_of(ticket.run)) for ticket in good[:98]]
     large = StepRecord(good[98].run, "1", 1, 0, 1, "step", False, b"1", attempts=10**6)
     bad = [Ticket(large), Ticket(Park(good[99].run, "lone \ud800"))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -137,7 +138,7 @@ def test_two_workers_that_race_for_a_run_get_it_once(database_url: str) -> None:
             )
             got[worker.number] = [run.key for run in found.runs]
 
-        for racing in [in_thread(lambda worker=worker: claim(worker)) for worker in workers]:
+        for racing in [in_thread(partial(claim, worker)) for worker in workers]:
             racing.result()
         for worker in workers[1:]:
             worker.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_eight_processes_that_start_at_once_migrate_once(database_url: str) -> N
 def test_threads_that_start_at_once_migrate_once(database_url: str) -> None:
     """The same within a process, in two schemas at the same time."""
     databases = [Database(database_url, schema) for schema in ("one", "two") for _ in range(4)]
-    migrating = [in_thread(lambda database=database: migrate(database)) for database in databases]
+    migrating = [in_thread(partial(migrate, database)) for database in databases]
     errors = [one.error() for one in migrating]
     for database in databases:
         database.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -44,14 +45,14 @@ async def sleeper() -> str:
 
 
 @pytest.mark.parametrize("flow", [flow, flow_async], ids=["blocking", "async"])
-def test_run_goes_on_elsewhere_at_once(flow: object, database_url: str) -> None:
+def test_run_goes_on_elsewhere_at_once(flow: Any, database_url: str) -> None:
     """A lease of a minute, no grace: the other worker has the run within a second, as no recovery."""
     bodies.clear()
     door.clear()
     first = Perdure(database_url, lease=60, grace=0).open()
     with Perdure(database_url, worker=False) as client, client.bind():
         with first.bind():
-            handle = sync.start(flow)  # type: ignore[call-overload, arg-type]
+            handle: sync.Handle[str] = sync.start(flow)
         assert entered.acquire(timeout=10)
         with Perdure(database_url, lease=60, grace=0):
             began = time.monotonic()

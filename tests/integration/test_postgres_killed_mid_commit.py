@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,7 @@ from perdure import Connection, step, sync, transaction, workflow
 from perdure.store.journal import Journal
 from perdure.sync import Perdure
 from tests.api_tools import rows, until
-from tests.protocol_tools import in_thread
+from tests.protocol_tools import Background, in_thread
 from tests.servers import TestServer, start_server
 
 bodies: list[str] = []
@@ -59,8 +60,8 @@ def test_runs_that_postgres_left_in_the_middle_end_once(mortal: TestServer) -> N
 
         starting = in_thread(keep_starting)
         for _ in range(2):
-            done = len(acknowledged)
-            until(lambda done=done: len(acknowledged) >= done + 10 or not starting.going_on)
+            enough = len(acknowledged) + 10
+            until(partial(_reached, acknowledged, enough, starting))
             mortal.kill()
             mortal.start()
         starting.result(60)
@@ -68,6 +69,10 @@ def test_runs_that_postgres_left_in_the_middle_end_once(mortal: TestServer) -> N
     assert sorted(rows(url, "select number from written")) == [(number,) for number in range(60)]
     assert rows(url, "select count(*) from perdure.ends where status = 7") == [(60,)]
     assert rows(url, "select count(*) from perdure.live") == [(0,)]
+
+
+def _reached(acknowledged: dict[str, sync.Handle[int]], enough: int, starting: Background) -> bool:
+    return len(acknowledged) >= enough or not starting.going_on
 
 
 def test_batch_under_way_when_postgres_dies_is_written_once(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -99,7 +100,7 @@ def test_batch_that_reaches_its_fence_too_late_is_refused(server: TestServer, da
             assert reaper.bury() == [zombie.number]
         proxy.release()
         errors = [first.error()] + [
-            in_thread(lambda batch=batch: zombie.write_tickets(list(batch))).error() for batch in batches[1:]
+            in_thread(partial(zombie.write_tickets, list(batch))).error() for batch in batches[1:]
         ]
     assert [getattr(error, "sqlstate", None) for error in errors] == ["PD001"] * 5
     assert what_counts(database_url) == NOTHING

@@ -15,7 +15,7 @@ import pytest
 
 from perdure import sync, workflow
 from perdure.core import loop as core_loop
-from tests.gate_programs import World, current_world, roll, roll_blocking, stubborn
+from tests.gate_world import World, current_world, roll, roll_blocking, stubborn
 from tests.memory_runtime import Life, LoopLife, Past, ThreadLife
 
 changed: list[bool] = [False]
@@ -94,18 +94,20 @@ def renamed_blocking() -> list[Any]:
     return [first, roll_blocking("b")]
 
 
-CASES = [
-    (renamed, "step 'tests.gate_programs.stubborn' at position 2", "step 'tests.gate_programs.roll' at position 2"),
-    (shortened, "the workflow returned", "'tests.gate_programs.roll' at position 2"),
-    (narrowed, "", "step 'tests.gate_programs.roll' at position 3/1"),
-    (lengthened, "step 'tests.gate_programs.stubborn' at position", "'tests.gate_programs.roll' at position"),
-    (renamed_blocking, "sleep 'sleep' at position 2", "step 'tests.gate_programs.roll_blocking' at position 2"),
-    (narrowed_blocking, "", "step 'tests.gate_programs.roll_blocking' at position 3/1"),
+CASES: list[tuple[Any, str, str]] = [
+    (renamed, "step 'tests.gate_world.stubborn' at position 2", "step 'tests.gate_world.roll' at position 2"),
+    (shortened, "the workflow returned", "'tests.gate_world.roll' at position 2"),
+    (narrowed, "", "step 'tests.gate_world.roll' at position 3/1"),
+    (lengthened, "step 'tests.gate_world.stubborn' at position", "'tests.gate_world.roll' at position"),
+    (renamed_blocking, "sleep 'sleep' at position 2", "step 'tests.gate_world.roll_blocking' at position 2"),
+    (narrowed_blocking, "", "step 'tests.gate_world.roll_blocking' at position 3/1"),
 ]
 
 
 @pytest.mark.parametrize(("program", "came", "expected"), CASES, ids=[case[0].__name__ for case in CASES])
-def test_a_changed_workflow_is_parked_and_finished_by_the_old_code(program: Any, came: str, expected: str) -> None:
+def test_a_changed_workflow_is_parked_and_finished_by_the_old_code(
+    program: Any, came: str, expected: str
+) -> None:
     """Which step came, which was expected, where, what to do; nothing runs, nothing is lost; no timeout is needed."""
     before = without_end(live(program, Past(), 1).life.journal)
     changed[0] = True

@@ -6,7 +6,7 @@ compares each decision with a model that is simple because it does not have to b
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -31,7 +31,9 @@ def told(value: str = "null", group: int | None = None) -> Told:
     return Told(False, value.encode(), value, group=group)
 
 
-def row(position: str, group: int | None, order: int = 0, name: str = "step", kind: int = Kind.STEP) -> Recorded:
+def row(
+    position: str, group: int | None, order: int = 0, name: str = "step", kind: int = Kind.STEP
+) -> Recorded:
     return Recorded(position, group, order, kind, name, False, b"null", 1)
 
 
@@ -86,7 +88,11 @@ class LiveGate(RuleBasedStateMachine):
         assert decision == Decision(group=(one,), begin=tuple(begun))
         self.answered.add(one)
 
-    @precondition(lambda self: [*self.asked, *self.running, *self.done, *self.wanting, *filter(None, [self.holder])])
+    @precondition(
+        lambda self: bool(
+            [*self.asked, *self.running, *self.done, *self.wanting, *filter(None, [self.holder])]
+        )
+    )
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
         """The caller is cancelled, wherever its call is."""
@@ -217,7 +223,12 @@ def test_the_short_path_takes_answers_in_order(length: int) -> None:
 
 @pytest.mark.parametrize(
     "recorded",
-    [[row("2", 1)], [row("1", 1, name="other")], [row("1", 1, kind=Kind.SLEEP)], [row("1", 1), row("2", 1, 1)]],
+    [
+        [row("2", 1)],
+        [row("1", 1, name="other")],
+        [row("1", 1, kind=Kind.SLEEP)],
+        [row("1", 1), row("2", 1, 1)],
+    ],
     ids=["another position", "another name", "another kind", "a group of two"],
 )
 def test_the_short_path_takes_nothing_that_is_not_exactly_its_call(recorded: list[Recorded]) -> None:
@@ -232,10 +243,11 @@ def test_the_short_path_takes_nothing_that_is_not_exactly_its_call(recorded: lis
 )
 def test_a_call_that_does_not_fit_its_record_is_refused(asked: Call) -> None:
     """The error says what the code came to, what was recorded, where, and what to do."""
-    for refused in (
+    refusals: list[Callable[[], object]] = [
         lambda: Gate([row("1", 1)]).ask(asked),
         lambda: Gate([row("1", None)]).reading("1", asked.kind, asked.name),
-    ):
+    ]
+    for refused in refusals:
         with pytest.raises(NonDeterminismError) as caught:
             refused()
         text = str(caught.value)

@@ -15,21 +15,18 @@ import pytest
 import uvloop
 
 from perdure.models import Kind, Status
-from tests.gate_programs import (
-    ASYNC_PROGRAMS,
-    BLOCKING_PROGRAMS,
-    World,
-    a_callback_makes_a_branch,
-    a_done_callback_makes_a_branch,
-    current_world,
-)
+from tests.gate_programs import ASYNC_PROGRAMS, a_callback_makes_a_branch, a_done_callback_makes_a_branch
+from tests.gate_threads import BLOCKING_PROGRAMS
+from tests.gate_world import World, current_world
 from tests.memory_runtime import Life, LoopLife, Past, ThreadLife
 
 NOISE = 2
 Loops = Callable[[], asyncio.AbstractEventLoop]
 
 async_programs = pytest.mark.parametrize("program", ASYNC_PROGRAMS, ids=lambda program: program.__name__)
-blocking_programs = pytest.mark.parametrize("program", BLOCKING_PROGRAMS, ids=lambda program: program.__name__)
+blocking_programs = pytest.mark.parametrize(
+    "program", BLOCKING_PROGRAMS, ids=lambda program: program.__name__
+)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -42,7 +39,7 @@ def test_every_prefix_of_the_journal_replays_as_it_was_seen(program: Any, seed: 
 
 @async_programs
 def test_every_prefix_replays_on_uvloop(program: Any) -> None:
-    """uvloop's order of callbacks is as good as asyncio's."""
+    """The order of uvloop's callbacks is as good as asyncio's."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         check_every_prefix(Lives(program, runner), seed=5)
 
@@ -205,7 +202,12 @@ def assert_ended(world: World) -> None:
     end = world.life.journal.end
     assert world.life.journal.parked is None
     assert end is not None or world.life.dead
-    assert end is None or world.life.run is None or world.life.run.cancel_told or end.status == Status.SUCCEEDED.code
+    assert (
+        end is None
+        or world.life.run is None
+        or world.life.run.cancel_told
+        or end.status == Status.SUCCEEDED.code
+    )
     assert world.early == []
     assert len(set(world.bodies)) == len(world.bodies)
     places = [row[0] for row in world.life.journal.rows()]
@@ -259,5 +261,5 @@ async def with_noise(living: Any) -> None:
 
 async def busy() -> None:
     """Turn with every turn of the loop."""
-    while True:
+    while True:  # noqa: ASYNC110 - it waits for nothing
         await asyncio.sleep(0)

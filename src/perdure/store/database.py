@@ -22,7 +22,7 @@ from psycopg.conninfo import conninfo_to_dict
 from perdure import sql
 from perdure.errors import DatabaseUnavailable
 from perdure.policy import backoff
-from perdure.store.connection import Connection, connect, is_lost
+from perdure.store.connection import ANSWER_WITHIN, Connection, connect, is_lost
 from perdure.store.embedded import EmbeddedPostgres
 
 logger = logging.getLogger("perdure.database")
@@ -157,13 +157,14 @@ class Database:
         return connection
 
     @contextmanager
-    def borrow(self) -> Iterator[Connection]:
+    def borrow(self, answer_within: float = ANSWER_WITHIN) -> Iterator[Connection]:
         """Lend a pooled connection; it is dropped if the block fails on it."""
         with self._slots:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
-                connection = self.connect("query")
+                connection = self.connect("query", answer_within)
+            connection.answer_within = answer_within
             try:
                 yield connection
             except BaseException:
@@ -172,9 +173,12 @@ class Database:
             with self._lock:
                 self._idle.append(connection)
 
-    def run(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    def run(
+        self, name: str, parameters: Mapping[str, Any] | None = None, answer_within: float = ANSWER_WITHIN
+    ) -> list[tuple[Any, ...]]:
         """Execute one named statement that may safely be repeated, and return its rows."""
-        return self.repeat(lambda connection: _rows(connection, self.statements[name], parameters or {}))
+        statement = self.statements[name]
+        return self.repeat(lambda connection: _rows(connection, statement, parameters or {}), answer_within)
 
     def transaction(self, *steps: tuple[str, Mapping[str, Any]]) -> list[list[tuple[Any, ...]]]:
         """Execute named statements as one transaction that may safely be repeated; return the rows of each."""
@@ -185,7 +189,7 @@ class Database:
 
         return self.repeat(all_of)
 
-    def repeat(self, work: Callable[[Connection], T]) -> T:
+    def repeat(self, work: Callable[[Connection], T], answer_within: float = ANSWER_WITHIN) -> T:
         """Do `work` with a connection, again if the connection was lost, for some time.
 
         Raises:
@@ -194,7 +198,7 @@ class Database:
         failures, until = 0, time.monotonic() + TRY_FOR
         while True:
             try:
-                with self.borrow() as connection:
+                with self.borrow(answer_within) as connection:
                     return work(connection)
             except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
                 transient = isinstance(

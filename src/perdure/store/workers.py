@@ -52,9 +52,9 @@ class Registration:
     slots: int
 
 
-def next_incarnation(database: Database) -> tuple[int, datetime, str]:
+def next_incarnation(database: Database, answer_within: float = 30.0) -> tuple[int, datetime, str]:
     """Take a number that no process ever had; return it, the database's time, and which database it is."""
-    number, now, realm = database.run("next_incarnation")[0]
+    number, now, realm = database.run("next_incarnation", {}, answer_within)[0]
     return int(number), now, realm.replace("-", "")[-12:]
 
 
@@ -71,7 +71,7 @@ def register(database: Database, worker: int, registration: Registration) -> Non
         "slots": registration.slots,
     }
     try:
-        database.run("register_worker", parameters)
+        database.run("register_worker", parameters, registration.lease)
     except psycopg.errors.UniqueViolation:
         return  # an earlier try of ours, whose answer was lost
 

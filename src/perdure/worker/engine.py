@@ -183,7 +183,7 @@ class Engine:
             return
 
     def _new_life(self) -> Incarnation:
-        number, now, realm = workers.next_incarnation(self.database)
+        number, now, realm = workers.next_incarnation(self.database, self.settings.lease)
         incarnation = Incarnation(self, number, now, realm, owns=self.settings.worker)
         if self.settings.worker:
             queues = self.settings.listen or ("default",)
