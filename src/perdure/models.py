@@ -138,7 +138,8 @@ def one_or_more(value: Any) -> list[Any]:
     """Return a list of what may be one value or a sequence of them."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return [value]
-    return list(value)
+    several: Sequence[Any] = value  # pyright: ignore[reportUnknownVariableType]  (of whatever it is)
+    return list(several)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from perdure.core.run import Runtime
+from perdure.core.runtime import Runtime
 from perdure.errors import NoCurrentApp, PerdureError
 from perdure.models import CancelReason
 from perdure.store.database import Database
@@ -23,22 +23,28 @@ class App(Protocol):
     @property
     def runtime(self) -> Runtime:
         """The owner of new runs."""
+        ...
 
     @property
     def database(self) -> Database:
         """The app's database."""
+        ...
 
     def cancel_runs(self, keys: Sequence[int], reason: CancelReason) -> list[int]:
         """Cancel runs; return the keys of those reached."""
+        ...
 
     def resume_runs(self, keys: Sequence[int]) -> list[int]:
         """Resume runs; return the keys of those resumed."""
+        ...
 
     def on_its_loop(self) -> bool:
         """Whether this thread is the one of the loop on which the app's async code runs."""
+        ...
 
     def unwatch(self, key: int, signal: Any) -> None:
         """Nobody waits for the end of this run with this signal any more."""
+        ...
 
 
 open_apps: list[App] = []

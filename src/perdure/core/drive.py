@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 from perdure.core.effects import AtGate, Await, DurableWait, Invoke, Pause, StopHere, TakeGate, Use
 from perdure.core.gate import Call
-from perdure.core.run import Run, Runtime, Unwind, current, step_info
+from perdure.core.run import Run, Unwind, current, step_info
+from perdure.core.runtime import Runtime
 from perdure.errors import Cancelled, StepTimeout
 from perdure.store.signal import Signal
 
@@ -29,9 +30,11 @@ class AsyncHost(Protocol):
 
     async def at_gate(self, call: Call) -> Any:
         """Wait for the answer to a call."""
+        ...
 
     async def take_gate(self, call: Call) -> int:
         """Wait for the gate; return the group's number."""
+        ...
 
 
 class BlockingHost(Protocol):
@@ -39,9 +42,11 @@ class BlockingHost(Protocol):
 
     def at_gate(self, call: Call) -> Any:
         """Wait for the answer to a call."""
+        ...
 
     def take_gate(self, call: Call) -> int:
         """Wait for the gate; return the group's number."""
+        ...
 
 
 async def drive(operation: Operation, runtime: Runtime | None = None, host: AsyncHost | None = None) -> Any:

@@ -16,7 +16,8 @@ from typing import Any, Final
 from perdure.core.drive import drive
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
-from perdure.core.run import Run, Runtime, Unwind, current
+from perdure.core.run import Run, Unwind, current
+from perdure.core.runtime import Runtime
 from perdure.core.tasks import Traced, forget_outcome, future_of
 from perdure.core.waits import WOKEN
 from perdure.errors import NonDeterminismError, SerializationError
@@ -26,6 +27,8 @@ from perdure.store.records import Outcome, PutAway, Ticket, WaitRecord
 logger = logging.getLogger("perdure.run")
 
 QUIET_TURNS: Final = 3
+UNWIND_WITHIN: Final = 0.1
+"""Seconds in which closed code has unwound by itself, or is cancelled."""
 WARN_AFTER: Final = 2.0
 """Seconds after which a replay that waits for something foreign says so."""
 
@@ -366,18 +369,22 @@ class LoopHost:
         if run.calling and not run.waiting:
             self._cancel_root()
         if self._insisting is None:
-            self._insisting = self._loop.call_later(WARN_AFTER, self._insist)
+            self._insisting = self._loop.call_later(UNWIND_WITHIN, self._insist, False)
 
     def _cancel_root(self) -> None:
         if self.task is not None and not self.run.over and self.task is not _current_task():
             self._cancelled = True
             self.task.cancel()
 
-    def _insist(self) -> None:
+    def _insist(self, warn: bool) -> None:
+        """Cancel what did not unwind by itself: it waits for something that is no durable call."""
         if self.task is not None and not self.task.done():
-            logger.warning("the code of run %s does not stop; cancelling it again", self.run.id)
+            if warn:
+                logger.warning("the code of run %s does not stop; cancelling it again", self.run.id)
             self._cancel_root()
-            self._insisting = self._loop.call_later(10 * WARN_AFTER, self._insist)
+            self._insisting = self._loop.call_later(
+                5 * WARN_AFTER if warn else WARN_AFTER, self._insist, True
+            )
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -8,110 +8,22 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from perdure.core.gate import CANCEL_POSITION, Call, Gate, Recorded, Told
 from perdure.core.registry import WorkflowDefinition
+from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Info, Kind, Status
 from perdure.store.records import AnsweredWait, Fenced, Outcome, Record, StepRecord, Ticket
-from perdure.store.session import Session
 from perdure.store.signal import Signal
 
 
 class Unwind(BaseException):
     """Takes the code of a run off the stack; what it returns or raises afterwards is ignored."""
-
-
-class Runtime(Protocol):
-    """What a run needs of the worker that owns it."""
-
-    worker: int
-    realm: str
-    """Which database this is: keys of runs begin anew in each."""
-    version: str | None
-    """Version of the code, which runs that begin here get."""
-    home_queue: str
-    """Queue in which a run that began here without one waits when it has to."""
-    exceptions: tuple[type[BaseException], ...]
-
-    def alive(self) -> bool:
-        """Whether the worker may still act as an owner, as far as it knows."""
-
-    def submit(self, ticket: Ticket, *, contested: bool = False) -> None:
-        """Queue a ticket in the journal, in the second lane if a stranger could block it."""
-
-    def submit_many(self, tickets: list[Ticket]) -> None:
-        """Queue tickets in the first lane."""
-
-    def expect(self, key: int) -> None:
-        """A run is being started here: it is ours, though not yet running."""
-
-    def new_key(self) -> int:
-        """A key for a new run."""
-
-    def now(self) -> datetime:
-        """The database's time, as far as known."""
-
-    def timer(self, run: Run, position: str, seconds: float) -> Signal:
-        """Settled once the wait at this position is over by the database's clock."""
-
-    def end_of(self, key: int) -> Signal:
-        """Settled with (status, value) once that run has ended, or with a reason once it is parked."""
-
-    def unwatch(self, key: int, signal: Signal) -> None:
-        """Nobody waits for the end of that run with this signal any more."""
-
-    def can_run(self, definition: WorkflowDefinition, version: str | None) -> bool:
-        """Whether runs of it, of this version, may run in this process."""
-
-    def launch(self, run: Run, ticket: Ticket) -> None:
-        """Run a child here once its ticket is committed."""
-
-    def execute(self, run: Run) -> None:
-        """Run the code of a blocking run in this thread, to its end."""
-
-    def request_cancel(self, key: int) -> None:
-        """Cancel another run, without waiting."""
-
-    def begun_waiting(self, run: Run, seconds: float | None = None) -> None:
-        """The run has begun to wait, so many seconds if that is known; see later whether it can be put away."""
-
-    def ended(self, run: Run, status: Status, value: bytes) -> None:
-        """A run of this worker has ended, and its end is committed."""
-
-    def let_go_of(self, key: int) -> None:
-        """A run that was expected here is not to run here."""
-
-    def let_go(self, run: Run) -> None:
-        """A run is no longer in memory here: put away, parked, handed over or lost."""
-
-    def in_thread(self, work: Callable[[], Any]) -> Signal:
-        """Call something that blocks in a thread; the signal has its value or error."""
-
-    def call_async(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """Call an `async def` function from a blocking one, on the app's loop, and return its result."""
-
-    def blocked(self) -> AbstractContextManager[None]:
-        """While this lasts the thread only waits, and its place is free for another."""
-
-    def session(self, *, is_async: bool) -> Session:
-        """A session for one attempt of a transaction step."""
-
-    def monotonic(self) -> float:
-        """Seconds that only go forward, to measure how long something took."""
-
-    def find(self, id: str) -> tuple[int, str] | None:
-        """Key and workflow of a run by its id."""
-
-    def fenced(self) -> None:
-        """This worker was found to be dead."""
 
 
 class Branch:

@@ -12,7 +12,8 @@ from perdure.core.effects import Use
 from perdure.core.gate import Call, Told
 from perdure.core.recorded import group_for, recorded
 from perdure.core.registry import WorkflowDefinition
-from perdure.core.run import Branch, Run, Runtime
+from perdure.core.run import Branch, Run
+from perdure.core.runtime import Runtime
 from perdure.errors import DatabaseUnavailable, WorkflowConflict
 from perdure.models import DEFAULT_QUEUE, Kind, StartOptions
 from perdure.store.records import Outcome, StartRecord, Ticket

@@ -21,6 +21,7 @@ class TracingHost(Protocol):
 
     def pump(self) -> None:
         """Look whether the run is quiet."""
+        ...
 
 
 def future_of(call: Call) -> asyncio.Future[Any]:

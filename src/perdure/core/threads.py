@@ -197,6 +197,7 @@ class ThreadHost:
             told = drive_blocking(call.produce(call), self.run.runtime, self)
         except Unwind:
             call.resume.tell(_Word.UNWIND)
+            self.close()  # a record was refused or fenced: the others wait for what will not come
             return
         except BaseException as error:
             self._give_up(error if isinstance(error, Exception) else RuntimeError(repr(error)))

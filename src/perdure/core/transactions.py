@@ -19,7 +19,8 @@ from perdure.core.effects import Invoke, Pause
 from perdure.core.gate import Call, Told
 from perdure.core.recorded import group_for, recorded
 from perdure.core.registry import TransactionDefinition
-from perdure.core.run import Branch, Run, Runtime, Unwind
+from perdure.core.run import Branch, Run, Unwind
+from perdure.core.runtime import Runtime
 from perdure.core.steps import failure, info_of, success
 from perdure.errors import TransactionBroken
 from perdure.models import Kind
@@ -67,9 +68,15 @@ def plain_transaction(
             if not (isinstance(error, Conflict) or is_conflict(error)) or conflicts > MAX_CONFLICTS:
                 raise
         finally:
-            yield from session.roll_back()
-            yield from session.close()
+            yield from _given_back(session)
         yield Pause(backoff(conflicts) / 4)
+
+
+def _given_back(session: Session) -> Generator[Any, Any, None]:
+    try:
+        yield from session.roll_back()
+    finally:
+        yield from session.close()
 
 
 def check_state(session: Session, definition: TransactionDefinition) -> None:
@@ -164,8 +171,7 @@ class _Attempts:
             except Conflict:
                 self.conflicts += 1
             finally:
-                yield from session.roll_back()
-                yield from session.close()
+                yield from _given_back(session)
             yield Pause(backoff(min(self.conflicts, 5)))
 
     def one(self, attempt: int, began: float) -> Generator[Any, Any, Told]:
@@ -199,6 +205,7 @@ class _Attempts:
                 self.group = yield from group_for(self.call, self.run)
             told.group = self.group
             yield from self.run.barrier()  # what other branches have recorded meanwhile comes before it
+            calling, self.run.calling = self.run.calling, False  # a cancel now comes with the next call
             try:
                 yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
             except EndedInside:
@@ -206,10 +213,11 @@ class _Attempts:
             except Conflict as conflict:
                 self.doubtful = self.doubtful or conflict.unknown
                 raise
+            finally:
+                self.run.calling = calling
             return told
         finally:
-            yield from session.roll_back()
-            yield from session.close()
+            yield from _given_back(session)
 
     def found(self, value: bytes | None) -> Told:
         """The answer that an earlier attempt recorded: it did commit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, get_args, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, get_args, overload
 
 import psycopg
 
@@ -27,6 +27,7 @@ from perdure.errors import DefinitionError, WrongColour
 from perdure.models import Duration, seconds_of
 from perdure.policy import Retry
 from perdure.serial import Signature
+from perdure.store.session import LOCK_MODES
 
 AsyncConnection = psycopg.AsyncConnection[Any]
 """What an `async def` `@transaction` gets first: psycopg's connection, inside an open transaction."""
@@ -35,19 +36,6 @@ Connection = psycopg.Connection[Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_LOCK_MODES: Final = frozenset(
-    {
-        "access share",
-        "row share",
-        "row exclusive",
-        "share update exclusive",
-        "share",
-        "share row exclusive",
-        "exclusive",
-        "access exclusive",
-    }
-)
 
 
 class AsyncStep(Decorated[P, R]):
@@ -232,7 +220,7 @@ def transaction(
             choices = ", ".join(map(repr, get_args(Isolation)))
             raise DefinitionError(f"@transaction(isolation=...): {isolation!r} is none of {choices}")
         for table, mode in (lock or {}).items():
-            if mode.lower() not in _LOCK_MODES:
+            if mode.lower() not in LOCK_MODES:
                 raise DefinitionError(
                     f"@transaction(lock=...): {mode!r} for {table!r} is no lock mode of Postgres"
                 )

@@ -81,8 +81,9 @@ def _field_names(value: object) -> list[str] | None:
         return [name for name, field in model_fields.items() if not getattr(field, "exclude", None)]
     if dataclasses.is_dataclass(cls):
         return [field.name for field in dataclasses.fields(cls)]
-    if hasattr(cls, "__struct_fields__"):
-        return list(cls.__struct_fields__)
+    struct_fields: Any = getattr(cls, "__struct_fields__", None)
+    if struct_fields is not None:
+        return list(struct_fields)
     if "__attrs_attrs__" in vars(cls):
         return [field.name for field in sys.modules["attr"].fields(cls)]
     return None

@@ -314,7 +314,8 @@ def _make(
         _assign(error, "args", tuple(args))
         if issubclass(built_in, UnicodeDecodeError | UnicodeEncodeError) and _is_unicode_state(args):
             # Its text is made in C of fields that only this checks; it is built in, and no class's own.
-            built_in.__init__(error, *args)
+            initialise: Any = vars(built_in)["__init__"]
+            initialise(error, *args)
     for name, plain in row.attributes.items():
         _set(error, name, tighten(plain))
     return error

@@ -44,9 +44,21 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         """Notice a warning at COMMIT."""
-        # "canceling wait for synchronous replication": committed here, perhaps nowhere else.
-        if diagnostic.severity_nonlocalized == "WARNING" and diagnostic.sqlstate == "01000":
-            self.doubtful = True
+        self.doubtful = self.doubtful or is_doubtful(diagnostic)
+
+
+class StepConnection(Connection):
+    """A connection on which the user's own statements run, which may take their time."""
+
+    answer_within = 3600.0
+
+
+def is_doubtful(diagnostic: psycopg.errors.Diagnostic) -> bool:
+    """Whether a notice says that a COMMIT is in doubt.
+
+    "canceling wait for synchronous replication": committed here, perhaps nowhere else.
+    """
+    return diagnostic.severity_nonlocalized == "WARNING" and diagnostic.sqlstate == "01000"
 
 
 KEEPALIVE: Final = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from perdure.store.connection import KEEPALIVE, Connection
+from perdure.store.connection import KEEPALIVE, StepConnection
 from perdure.store.database import Database
 from perdure.store.workers import SESSIONS
 
@@ -67,7 +67,7 @@ class Pools:
         if is_async:
             pool: Any = _LazyAsyncPool(AsyncConnectionPool, options, self._configure)
         else:
-            pool = ConnectionPool(connection_class=Connection, configure=self._configure, **options)
+            pool = ConnectionPool(connection_class=StepConnection, configure=self._configure, **options)
             pool.open()
         return pool
 

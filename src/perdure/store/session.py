@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -21,7 +21,7 @@ from psycopg.pq import TransactionStatus
 from perdure.errors import DatabaseUnavailable
 from perdure.sql import Statements
 from perdure.store.batch import FENCED_STATE
-from perdure.store.connection import abort, is_lost, is_retryable
+from perdure.store.connection import abort, is_doubtful, is_lost, is_retryable
 from perdure.store.records import Fenced, StepRecord
 from perdure.store.signal import Signal
 
@@ -31,6 +31,18 @@ _ISOLATION: Final = {
     "repeatable read": psycopg.IsolationLevel.REPEATABLE_READ,
     "serializable": psycopg.IsolationLevel.SERIALIZABLE,
 }
+
+
+LOCK_MODES: Final[tuple[LiteralString, ...]] = (
+    "access share",
+    "row share",
+    "row exclusive",
+    "share update exclusive",
+    "share",
+    "share row exclusive",
+    "exclusive",
+    "access exclusive",
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +98,7 @@ class Session:
         self._pool, self._sql, self._is_async = pool, statements, is_async
         self._worker, self._slots = worker, slots
         self._slot: int | None = None
-        self._isolated = self._orderly = False
+        self._isolated = self._orderly = self._doubtful = False
         self._factories: tuple[Any, Any] = (None, None)
         self._began: Any = None
         self._block: Any = None
@@ -101,6 +113,7 @@ class Session:
             finally:
                 self.connection = take.value
         self._slot = self._slots.pop()
+        self.connection.add_notice_handler(self._note)
         self._factories = (self.connection.row_factory, self.connection.cursor_factory)
 
     def close(self) -> Steps:
@@ -111,6 +124,7 @@ class Session:
             if not self._orderly or self._status is not TransactionStatus.IDLE:
                 yield self._use(self.connection.close)
                 return
+            self.connection.remove_notice_handler(self._note)
             self.connection.row_factory, self.connection.cursor_factory = self._factories
             if self._isolated:
                 yield self._use(self.connection.set_isolation_level, None)
@@ -234,24 +248,32 @@ class Session:
             yield self._use(flush, None, None, None)
             if self._status is not TransactionStatus.IDLE:
                 raise Conflict("the COMMIT has no answer", unknown=True)
+            if self._doubtful:
+                raise Conflict("the server warned at COMMIT: it may not be replicated", unknown=True)
         self._orderly = True
 
     def roll_back(self) -> Steps:
         """Leave the transaction without committing; a broken connection has done so itself."""
+        connection: Any = self.connection
+        if connection is None or self._block is None:
+            return
         try:
-            if self.connection is None or self._block is None or self._status is TransactionStatus.IDLE:
+            if self._status is TransactionStatus.IDLE:
                 return
             reason = psycopg.Rollback(self._block)
             yield self._use(self._doors(self._block)[1], type(reason), reason, None)
             self._orderly = True
         except (psycopg.Error, OSError):
-            yield self._use(self.connection.close)
+            yield self._use(connection.close)
 
     def state(self) -> str:
         """How the user's function left the transaction: `open`, `broken` or `ended`."""
         if self._status is TransactionStatus.INERROR:
             return "broken"
         return "open" if self._status is TransactionStatus.INTRANS else "ended"
+
+    def _note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        self._doubtful = self._doubtful or is_doubtful(diagnostic)
 
     @property
     def _status(self) -> TransactionStatus:
@@ -295,4 +317,9 @@ def _translated(schema: str | None = None) -> Any:
 
 def _lock_table(table: str, mode: str) -> sql.Composed:
     name = sql.SQL(".").join(sql.Identifier(part) for part in table.split("."))
-    return sql.SQL("lock table {} in {} mode").format(name, sql.SQL(mode))
+    return sql.SQL("lock table {} in {} mode").format(name, sql.SQL(mode_of(mode)))
+
+
+def mode_of(mode: str) -> LiteralString:
+    """One of the eight lock modes, which the decorator checked."""
+    return next(known for known in LOCK_MODES if known == mode.lower())
