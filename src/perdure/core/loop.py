@@ -62,7 +62,6 @@ class LoopHost:
 
     __slots__ = (
         "_bodies",
-        "_cancelled",
         "_insisting",
         "_loop",
         "_outbox",
@@ -80,7 +79,6 @@ class LoopHost:
         self.acts, self._seen, self._pumping, self._warned = 0, -1, False, False
         self.branches: set[Traced] = set()
         self._bodies: set[asyncio.Task[Any]] = set()
-        self._cancelled = False
         self._insisting: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
         run.host = self
@@ -106,7 +104,6 @@ class LoopHost:
                 run.confirm(run.pending)
             value = await self._call()
         except asyncio.CancelledError as cancelled:
-            self._cancelled = False
             error = self._meaning(cancelled)
         except BaseException as raised:
             error = raised
@@ -123,14 +120,12 @@ class LoopHost:
             raise error
 
     async def _wait_for(self, ticket: Ticket) -> None:
-        """Wait for what the end of the run hangs on, past the cancel that was perdure's own and comes late."""
+        """Wait for what the end of the run hangs on, past a cancel that comes late; a loop that closes waits a little."""
         try:
             await ticket.wait()
         except asyncio.CancelledError:
-            if not self._cancelled:
-                raise
-            self._cancelled = False
-            await ticket.wait()
+            async with asyncio.timeout(WARN_AFTER):
+                await ticket.wait()
 
     async def _call(self) -> Any:
         run = self.run
@@ -233,7 +228,13 @@ class LoopHost:
         elif decision.replayed:
             self._hand_out([(call.resume, record) for call, record in decision.replayed])
         elif decision.group:
-            run.tell(decision.group)
+            try:
+                run.tell(decision.group)
+            except Unwind:
+                for call in decision.group:
+                    if not future_of(call).done():
+                        future_of(call).set_exception(Unwind())
+                raise
             self._hand_out([(call.resume, None) for call in decision.group])
         elif decision.stuck:
             self._stuck(decision.stuck)
@@ -373,7 +374,6 @@ class LoopHost:
 
     def _cancel_root(self) -> None:
         if self.task is not None and not self.run.over and self.task is not _current_task():
-            self._cancelled = True
             self.task.cancel()
 
     def _insist(self, warn: bool) -> None:

@@ -183,8 +183,10 @@ class ThreadHost:
     def take_gate(self, call: Call) -> int:
         """Wait until nothing else is handed out, and keep it so."""
         with self._lock:
+            self.run.check_open()
             self.run.gate.want(call)
             self._look()
+            self.run.check_open()
         word, number = self._strands.mine.listen()
         if word is not _Word.GATE:
             raise Unwind
@@ -205,6 +207,9 @@ class ThreadHost:
         finally:
             current.set(branch)
         with self._lock:
+            if self.run.leaves_the_stack:
+                call.resume.tell(_Word.UNWIND)  # closed while the body ran: nobody will hand anything out
+                return
             if call in self.run.gate.running:
                 self.run.gate.finish(call, told)
             self._look()
@@ -243,8 +248,9 @@ class ThreadHost:
         elif decision.replayed:
             self._next.extend((call.resume, _Word.ANSWER, record) for call, record in decision.replayed)
         elif decision.group:
-            run.tell(decision.group)
+            # First in line, then recorded: if that is refused, `close` finds them there.
             self._next.extend((call.resume, _Word.ANSWER, None) for call in decision.group)
+            run.tell(decision.group)
         elif decision.stuck:
             waiting = run.gate.parked_calls()
             if waiting:
