@@ -90,6 +90,9 @@ class Hand(Life):
 
     # -- the run's host and owner ----------------------------------------------------------------
 
+    def close_soon(self) -> None:
+        """The hand itself sees that a run is given up."""
+
     def submit(self, ticket: Ticket, *, contested: bool = False) -> None:
         if contested and (self.queue or self.unanswered):
             self.faults.append("a ticket of the second lane may overtake those of the first")

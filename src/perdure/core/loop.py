@@ -350,6 +350,10 @@ class LoopHost:
             self.cancel(run.cancel_reason)
         run.runtime.begun_waiting(run)
 
+    def close_soon(self) -> None:
+        """Close at the loop's next turn; from the loop's thread."""
+        self._loop.call_soon(self.close)
+
     def close(self) -> None:
         """Take the code off the stack; what it still returns or raises is ignored."""
         run = self.run

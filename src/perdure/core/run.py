@@ -168,7 +168,13 @@ class Run:
     def give_up(self, error: Exception) -> Unwind:
         """The run cannot go on here: return what takes its code off the stack; it is then parked."""
         self.fatal = self.fatal or error
+        self._close_branches()
         return Unwind()
+
+    def _close_branches(self) -> None:
+        """Whoever found out leaves the stack by itself; the other branches wait for what will not come."""
+        if self.host is not None and not self.over:
+            self.host.close_soon()
 
     def confirm(self, ticket: Ticket) -> None:
         """Go on after a ticket only if it was written."""
@@ -179,6 +185,7 @@ class Run:
             raise self.give_up(PerdureError(str(ticket.error)))
         if any(record.run == self.key and record.outcome is Outcome.LOST for record in ticket.records):
             self.closed = True  # somebody else's record stands: this is no longer the run that goes on
+            self._close_branches()
             raise Unwind
 
     def check_owner(self) -> None:

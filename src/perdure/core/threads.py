@@ -319,6 +319,10 @@ class ThreadHost:
             self.cancel(run.cancel_reason)
         run.runtime.begun_waiting(run)
 
+    def close_soon(self) -> None:
+        """Close; other strands may wait."""
+        self.close()
+
     def close(self) -> None:
         """Take the code off the stack; what it still returns or raises is ignored."""
         run = self.run
