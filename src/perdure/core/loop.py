@@ -345,6 +345,7 @@ class LoopHost:
         if run.leaving.error is None and record.outcome is Outcome.WON:
             self.close()
             return
+        run.leaving = None  # it stays, and may try again
         self.pump()
         if run.cancel_reason is not CancelReason.NONE:
             self.cancel(run.cancel_reason)

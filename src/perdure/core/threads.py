@@ -314,6 +314,7 @@ class ThreadHost:
             self.close()
             return
         with self._lock:
+            run.leaving = None  # it stays, and may try again
             self._look()
         if run.cancel_reason is not CancelReason.NONE:
             self.cancel(run.cancel_reason)

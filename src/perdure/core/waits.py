@@ -112,8 +112,9 @@ def waited(
     try:
         while True:
             yield DurableWait(signal)
-            if run.leaving is not None and not run.leaving.done:
-                yield run.leaving
+            leaving = run.leaving
+            if leaving is not None and not leaving.done:
+                yield leaving
             run.check_open()  # which knows of a put-away as soon as it is committed
             if signal.value is not WOKEN:
                 return
