@@ -65,14 +65,19 @@ demo: $(STAMP) ## the music shop: real orders, killed workers, a restarted Postg
 
 test: test-18 test-15 ## the whole suite on PostgreSQL 18, then what needs a server on 15 too
 
+# Most tests wait for a lease or a lock, so three processes share two cores well. Acceptance tests count seconds and
+# megabytes of whole processes: one after the other.
+PARALLEL := -n 3 --dist loadfile
+
 test-18: $(STAMP)
 	@$(FIND_SERVER) 18 || { echo "There are no programs of PostgreSQL 18 here: the suite would test nothing." >&2; exit 1; }
-	PERDURE_TEST_POSTGRES=18 $(BIN)/python -m pytest $(ARGS)
+	PERDURE_TEST_POSTGRES=18 $(BIN)/python -m pytest tests/acceptance $(ARGS)
+	PERDURE_TEST_POSTGRES=18 $(BIN)/python -m pytest $(PARALLEL) --ignore=tests/acceptance $(ARGS)
 
 test-15: $(STAMP) test-18
 	@if $(FIND_SERVER) 15; then \
-		echo "PERDURE_TEST_POSTGRES=15 $(BIN)/python -m pytest tests/integration tests/acceptance $(ARGS)"; \
-		PERDURE_TEST_POSTGRES=15 $(BIN)/python -m pytest tests/integration tests/acceptance $(ARGS); \
+		echo "PERDURE_TEST_POSTGRES=15 $(BIN)/python -m pytest $(PARALLEL) tests/integration tests/crash $(ARGS)"; \
+		PERDURE_TEST_POSTGRES=15 $(BIN)/python -m pytest $(PARALLEL) tests/integration tests/crash $(ARGS); \
 	else \
 		echo "No PostgreSQL 15 here: its part of the tests is left out (Debian: apt install postgresql-15)."; \
 	fi

@@ -292,14 +292,16 @@ def test_a_long_traceback_keeps_both_ends() -> None:
     assert "in test_a_long_traceback_keeps_both_ends" in remote
 
 
-def test_errors_of_the_main_module_are_known_by_its_import_name() -> None:
+def test_errors_of_the_main_module_are_known_by_its_import_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A script's own errors are stored under the name by which another process imports it."""
     main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.setattr(main, "__file__", "shop.py", raising=False)
     error_class = type("MainError", (Exception,), {"__module__": "__main__"})
     main.MainError = error_class  # type: ignore[attr-defined]
     try:
         stored, seen = record_failure(error_class("a"))
     finally:
         del main.MainError
-    assert json.loads(stored)["module"] != "__main__"
+    assert json.loads(stored)["module"] == "shop"
     assert type(seen) is error_class

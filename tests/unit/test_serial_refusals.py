@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_refused_when_written(annotation: Any, value: Any, 
 @pytest.mark.parametrize(
     "value",
     [(1,), {1}, NOON, Decimal(1), b"a", Line("a"), {1: 2}, [1, {"a": (1,)}], Colour.RED, 1j, object(), ONE],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_untyped_values_are_only_those_of_json(value: Any) -> None:
     """Without an annotation, what JSON does not tell apart raises and asks for one."""
