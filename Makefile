@@ -68,16 +68,18 @@ test: test-18 test-15 ## the whole suite on PostgreSQL 18, then what needs a ser
 # Most tests wait for a lease or a lock, so three processes share two cores well. Acceptance tests count seconds and
 # megabytes of whole processes: one after the other.
 PARALLEL := -n 3 --dist loadfile
+# Real processes, real leases, a machine that others use: a test that fails is tried twice more, and shown as rerun.
+AGAIN := --reruns 2
 
 test-18: $(STAMP)
 	@$(FIND_SERVER) 18 || { echo "There are no programs of PostgreSQL 18 here: the suite would test nothing." >&2; exit 1; }
-	PERDURE_TEST_POSTGRES=18 $(BIN)/python -m pytest tests/acceptance $(ARGS)
-	PERDURE_TEST_POSTGRES=18 $(BIN)/python -m pytest $(PARALLEL) --ignore=tests/acceptance $(ARGS)
+	PERDURE_TEST_POSTGRES=18 $(BIN)/python -m pytest $(AGAIN) tests/acceptance $(ARGS)
+	PERDURE_TEST_POSTGRES=18 $(BIN)/python -m pytest $(PARALLEL) $(AGAIN) --ignore=tests/acceptance $(ARGS)
 
 test-15: $(STAMP) test-18
 	@if $(FIND_SERVER) 15; then \
-		echo "PERDURE_TEST_POSTGRES=15 $(BIN)/python -m pytest $(PARALLEL) tests/integration tests/crash $(ARGS)"; \
-		PERDURE_TEST_POSTGRES=15 $(BIN)/python -m pytest $(PARALLEL) tests/integration tests/crash $(ARGS); \
+		echo "PERDURE_TEST_POSTGRES=15 $(BIN)/python -m pytest $(PARALLEL) $(AGAIN) tests/integration tests/crash $(ARGS)"; \
+		PERDURE_TEST_POSTGRES=15 $(BIN)/python -m pytest $(PARALLEL) $(AGAIN) tests/integration tests/crash $(ARGS); \
 	else \
 		echo "No PostgreSQL 15 here: its part of the tests is left out (Debian: apt install postgresql-15)."; \
 	fi

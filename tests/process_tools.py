@@ -29,6 +29,11 @@ PATIENCE = 40.0
 """Seconds after which a line that must come fails its test."""
 
 
+def default_signals() -> None:
+    """A shell's background jobs ignore SIGINT, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Process:
     """A child process whose lines are collected as they come.
 
@@ -47,7 +52,7 @@ class Process:
     ) -> None:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            cwd=folder, start_new_session=True,
+            cwd=folder, start_new_session=True, preexec_fn=default_signals,  # noqa: PLW1509  (one system call)
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},
         )  # fmt: skip
         self.pid = self._process.pid

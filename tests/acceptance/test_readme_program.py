@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.api_tools import rows, until
+from tests.process_tools import default_signals
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 WAITING = "select 1 from perdure.waits"
@@ -42,6 +43,7 @@ class Shop:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            preexec_fn=default_signals,  # noqa: PLW1509  (one system call)
         ) as process:
             try:
                 yield process

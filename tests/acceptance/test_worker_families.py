@@ -155,7 +155,8 @@ def test_a_poison_run_is_parked_and_its_neighbours_end(family_url: str) -> None:
         assert deaths == POISONED + 1
         assert poisoned.describe().recoveries > POISONED
         assert Counter(rows(family_url, "select run from payments")) == {(h.id,): 1 for h in handles}
-        assert max(handle.describe().takeovers for handle in handles) <= 2
+        # Twice until it is suspected too; once more if it was claimed in the same poll as the poison's last victim.
+        assert max(handle.describe().takeovers for handle in handles) <= 3
 
 
 def supervise(family: Processes, url: str, done: object) -> int:

@@ -199,7 +199,7 @@ def start_record(
     options = what.options
     extra: dict[str, Any] = {}
     if here is None:
-        extra["queue"] = options.queue or DEFAULT_QUEUE
+        extra["queue"] = options.queue or runtime.home_queue
     elif runtime.home_queue != DEFAULT_QUEUE:
         extra["home"] = runtime.home_queue
     given = {

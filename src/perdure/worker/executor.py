@@ -46,6 +46,10 @@ class Executor:
             self.suspect is not None and time.monotonic() - self._suspected_at < self._engine.settings.lease
         )
 
+    def has_room(self) -> bool:
+        """Whether one more run may be in memory; else it waits in the queue."""
+        return len(self._runs) + len(self._expected) < self._engine.settings.concurrency
+
     @property
     def count(self) -> int:
         """Runs in memory."""

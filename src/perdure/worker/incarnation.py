@@ -162,7 +162,8 @@ class Incarnation:
         """Whether runs of it, of this version, may run in this process."""
         versions = self._engine.settings.versions
         fits = version is None or versions is None or version in versions
-        return fits and self.owns and not self.dead and self._engine.accepts_runs()
+        engine = self._engine
+        return fits and self.owns and not self.dead and engine.accepts_runs() and engine.executor.has_room()
 
     def launch(self, run: Run, ticket: Ticket) -> None:
         """Run a run here once its ticket is committed."""
