@@ -36,7 +36,7 @@ class BaseApp:
         accepts: further versions of which it takes runs.
         worker: False makes it a client, which runs nothing.
         listen: queues that it serves; `default` by default.
-        concurrency: runs in memory at a time.
+        concurrency: runs in memory at a time; beyond it a start here waits in the queue.
         threads: threads for blocking code that work at a time; 40 by default.
         lease: seconds (or `timedelta`) after which a silent worker is declared dead, and its runs go on elsewhere.
         grace: seconds (or `timedelta`) that closing waits for runs to finish before it hands them over.
