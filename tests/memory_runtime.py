@@ -191,6 +191,9 @@ class Life:
     def submit_many(self, tickets: list[Ticket]) -> None:
         raise NotImplementedError
 
+    def lend_hand(self, ticket: Ticket) -> None:
+        """The test decides when something is written."""
+
     def new_key(self) -> int:
         return next(self._keys)
 

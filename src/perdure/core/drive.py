@@ -17,6 +17,7 @@ from perdure.core.gate import Call
 from perdure.core.run import Run, Unwind, current, step_info
 from perdure.core.runtime import Runtime
 from perdure.errors import Cancelled, StepTimeout
+from perdure.store.records import Ticket
 from perdure.store.signal import Signal
 
 Operation = Generator[Any, Any, Any]
@@ -106,6 +107,8 @@ def drive_blocking(
         value = error = None
         try:
             if isinstance(effect, Signal):
+                if runtime is not None and isinstance(effect, Ticket) and not effect.done:
+                    runtime.lend_hand(effect)
                 effect.wait_blocking()
             else:
                 value = _answer_blocking(effect, runtime, host)

@@ -41,6 +41,10 @@ class Runtime(Protocol):
         """Queue tickets in the first lane."""
         ...
 
+    def lend_hand(self, ticket: Ticket) -> None:
+        """Write it in this thread, which would only wait for it, if nothing is being written."""
+        ...
+
     def expect(self, key: int) -> None:
         """A run is being started here: it is ours, though not yet running."""
         ...

@@ -84,6 +84,8 @@ class Journal:
         self._stopping = self._fenced = False
         self._connection: Connection | None = None
         self._idle = True
+        self._writing = False
+        self._taken: list[Ticket] = []
         self.refused: dict[int, Refused] = {}
         """Runs that lack a record, which the database will never take: nothing more of theirs is written."""
         self.sent_at: float | None = None
@@ -103,6 +105,30 @@ class Journal:
                     self._changed.notify()
                 return
         self._fail(tickets, Fenced())
+
+    def lend_hand(self, ticket: Ticket) -> None:
+        """Write the next batch in the caller's thread, which is about to wait for `ticket` anyway.
+
+        While nothing else is on its way this saves two changes of thread for a commit (a third of the time that a
+        blocking run spends beside its commits, one at a time). Where another thread writes it does nothing.
+        """
+        mine = False
+        try:
+            with self._changed:
+                if self._writing or self._stopping or ticket.done or not self._queue:
+                    return
+                mine = self._writing = True
+                batch = self._next_batch()
+            self._flush(batch)
+        except (
+            BaseException
+        ):  # the caller's thread is interrupted; whether the batch is written, nobody knows
+            if mine:
+                self._take_back()
+            raise
+        finally:
+            if mine:
+                self._written()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Write what is queued, then stop; what cannot be written in time is failed."""
@@ -141,21 +167,37 @@ class Journal:
             except Exception:
                 logger.exception("%s: a batch failed in an unexpected way", self._name)
                 self._fail(batch.tickets, DatabaseUnavailable("the journal failed; see the log"))
-            self.sent_at = None
+            self._written()
             batch = None  # not to be kept while this waits for the next
         if self._connection is not None:
             self._connection.close()
+
+    def _written(self) -> None:
+        """A batch is dealt with: somebody else may write."""
+        with self._changed:
+            self.sent_at = None
+            self._writing = False
+            if self._idle and (self._queue or self._delayed or self._stopping):
+                self._changed.notify()
+
+    def _take_back(self) -> None:
+        """Have the journal's own thread send what was taken again, over a new connection: it recognises its own rows."""
+        self._disconnect(KeyboardInterrupt("the thread that wrote was interrupted"))
+        with self._changed:
+            self._queue.extendleft(ticket for ticket in reversed(self._taken) if not ticket.done)
 
     def _take(self) -> Batch | None:
         with self._changed:
             while True:
                 self._due()
-                if self._queue:
+                if self._queue and not self._writing:
+                    self._writing = True
                     return self._next_batch()
-                if self._stopping and not self._delayed:
+                if self._stopping and not self._delayed and not self._writing:
                     return None
                 self._idle = True
-                self._changed.wait(self._delayed[0][0] - time.monotonic() if self._delayed else None)
+                later = self._delayed[0][0] - time.monotonic() if self._delayed else None
+                self._changed.wait(None if self._writing else later)
                 self._idle = False
 
     def _due(self) -> None:
@@ -165,6 +207,7 @@ class Journal:
 
     def _next_batch(self) -> Batch:
         tickets: list[Ticket] = []
+        self._taken = tickets
         size = 0
         while self._queue and len(tickets) < MAX_BATCH_TICKETS and size < MAX_BATCH_BYTES:
             ticket = self._queue.popleft()

@@ -123,6 +123,10 @@ class Incarnation:
         """Queue tickets in the first lane."""
         self.core.submit(tickets)
 
+    def lend_hand(self, ticket: Ticket) -> None:
+        """Write it in this thread, which would only wait for it, if nothing is being written."""
+        self.core.lend_hand(ticket)
+
     def expect(self, key: int) -> None:
         """A run is being started here: it is ours, though not yet running."""
         self._engine.executor.expect(key)
