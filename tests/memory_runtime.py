@@ -20,6 +20,7 @@ from typing import Any
 
 from perdure.core.gate import Recorded
 from perdure.core.loop import LoopHost, Outbox
+from perdure.core.mailbox import Mailbox
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
 from perdure.core.tasks import install_task_factory
@@ -62,7 +63,9 @@ class Past:
     def records(self) -> list[Recorded]:
         """The rows as a claim would load them; the order of loading means nothing, so it is turned round."""
         rows = [
-            Recorded(s.position, s.group, s.order or 0, s.kind, s.name, s.failed, s.value, s.attempts)
+            Recorded(
+                s.position, s.group, s.order or 0, s.kind, s.name, s.failed, s.value, s.attempts, s.message
+            )
             for s in self.of(StepRecord)
         ]
         return rows[::-1]
@@ -104,6 +107,7 @@ class Life:
         refuse_at: the database refuses the unit of this number, for good.
         concluding: the code has ended, and its end is on its way to the journal.
         sent: units that the run has sent on their way, at the moment when it did.
+        letters: messages to the run: topic, number, payload.
     """
 
     past: Past = Past()
@@ -121,6 +125,7 @@ class Life:
     refuse_at: int | None = None
     concluding: bool = False
     sent: int = 0
+    letters: Sequence[tuple[str, int, bytes]] = ()
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -234,6 +239,23 @@ class Life:
         raise AssertionError("children run elsewhere")
 
     def unwatch(self, key: int, signal: Signal) -> None:
+        return
+
+    def expect_mail(self, mailbox: Mailbox, topic: str) -> None:
+        seen, look = mailbox.ask(topic)
+        letters = [(number, value) for name, number, value in self.letters if name == topic and number > seen]
+
+        def arrive() -> None:
+            mailbox.arrived(topic, letters, look)
+
+        self.later(arrive)
+
+    def event_of(self, key: int, name: str) -> Signal:
+        signal = Signal()
+        self.later(lambda: signal.settle((False, b'"the other\'s"')))
+        return signal
+
+    def unwatch_event(self, key: int, name: str, signal: Signal) -> None:
         return
 
     def end_of(self, key: int, *, parked: bool = True) -> Signal:

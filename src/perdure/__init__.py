@@ -4,7 +4,24 @@ from perdure import sync
 from perdure._version import __version__
 from perdure.app import Perdure, Runs
 from perdure.client import Handle
-from perdure.context import info, now, random, run_step, sleep, sleep_until, start, uuid4
+from perdure.client.topics import Topic
+from perdure.context import (
+    Request,
+    get_event,
+    info,
+    now,
+    random,
+    receive,
+    run_step,
+    send,
+    send_many,
+    set_event,
+    sleep,
+    sleep_until,
+    start,
+    updates,
+    uuid4,
+)
 from perdure.declare import (
     AsyncConnection,
     AsyncStep,
@@ -46,7 +63,7 @@ from perdure.errors import (
     WorkflowTimeout,
     WrongColour,
 )
-from perdure.models import Info, RunDetail, RunFilter, RunInfo, Status, StepInfo
+from perdure.models import EventInfo, Info, RunDetail, RunFilter, RunInfo, Status, StepInfo
 from perdure.policy import Retry
 
 __all__ = [
@@ -61,6 +78,7 @@ __all__ = [
     "Deduplicated",
     "DefinitionError",
     "DoNotRetry",
+    "EventInfo",
     "Handle",
     "Info",
     "NoCurrentApp",
@@ -71,6 +89,7 @@ __all__ = [
     "Perdure",
     "PerdureError",
     "QueueFull",
+    "Request",
     "Retry",
     "RetryAfter",
     "RunDetail",
@@ -84,6 +103,7 @@ __all__ = [
     "StepFailed",
     "StepInfo",
     "StepTimeout",
+    "Topic",
     "TransactionBroken",
     "WaitTimeout",
     "WorkflowCancelled",
@@ -95,16 +115,22 @@ __all__ = [
     "WorkflowTimeout",
     "WrongColour",
     "__version__",
+    "get_event",
     "info",
     "now",
     "random",
+    "receive",
     "run_step",
+    "send",
+    "send_many",
+    "set_event",
     "sleep",
     "sleep_until",
     "start",
     "step",
     "sync",
     "transaction",
+    "updates",
     "uuid4",
     "workflow",
 ]

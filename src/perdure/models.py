@@ -61,6 +61,12 @@ class Kind(IntEnum):
     RESULT = 5
     CLOCK = 6
     CANCEL = 7
+    MESSAGE = 8
+    SEND = 9
+    SET_EVENT = 10
+    EVENT = 11
+    STREAM = 12
+    PATCH = 13
 
 
 class CancelReason(IntEnum):
@@ -84,6 +90,7 @@ class StartOptions:
     timeout: float | None = None
     version: str | None = None
     tags: Mapping[str, Any] | None = None
+    send: tuple[str, bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,19 @@ class StepInfo:
 
     def json(self) -> str:
         """Return the recorded value as JSON text."""
+        return self.value.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class EventInfo:
+    """One value that a run has made known."""
+
+    key: str
+    value: bytes = field(repr=False)
+    recorded: datetime
+
+    def json(self) -> str:
+        """Return the value as JSON text."""
         return self.value.decode("utf-8", "replace")
 
 

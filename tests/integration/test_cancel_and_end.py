@@ -96,7 +96,7 @@ def test_cancel_before_the_put_away_keeps_the_run_awake(owner: RawWorker) -> Non
     run = owner.start()
     owner.write(WaitRecord(run, "1", seconds=3600))
     cancel(owner, run)
-    away = PutAway(run, ["1"])
+    away = PutAway(run, {"1": None})
     owner.write(away)
     assert away.outcome is Outcome.STAY
     assert rows(owner.database.url, "select status, cancel from perdure.live") == [(3, 1)]
@@ -106,7 +106,7 @@ def test_cancel_after_the_put_away_wakes_the_run(owner: RawWorker) -> None:
     """A waiting run is woken to be told, and the end of its child at the same time changes nothing of that."""
     child, run = owner.start(), owner.start()
     owner.write(WaitRecord(run, "1", target=child))
-    owner.write(PutAway(run, ["1"]))
+    owner.write(PutAway(run, {"1": None}))
     owner.write(EndRecord(child, 7, b"1"))
     assert cancel(owner, run) == [run]
     assert claims.wake_waiters(owner.database, [child]) == []

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,18 @@ def waiting_for(owner: RawWorker, target: int | None, seconds: float | None = No
     """A run with a committed wait, and the record that would put it away."""
     run = owner.start()
     owner.write(WaitRecord(run, "1", seconds=seconds, target=target))
-    return run, PutAway(run, ["1"])
+    return run, PutAway(run, {"1": None})
+
+
+def put_away_parameters(owner: RawWorker, run: int) -> dict[str, Any]:
+    return {
+        "keys": [run],
+        "claims": [0],
+        "worker": owner.number,
+        "run": [run],
+        "position": ["1"],
+        "seen": [None],
+    }
 
 
 def wake(owner: RawWorker, ended: int) -> list[int]:
@@ -90,7 +102,7 @@ def test_end_while_the_put_away_is_open_wakes_the_run(owner: RawWorker, database
     statements = owner.database.statements
     with owner.database.connect("second") as second, second.transaction():
         second.execute(statements["lock_runs"], {"keys": [run]})
-        put_away = {"keys": [run], "claims": [0], "worker": owner.number}
+        put_away = put_away_parameters(owner, run)
         assert second.execute(statements["put_away"], put_away).fetchall() == [(run,)]
         owner.write(EndRecord(target, 7, b"1"))
         waking = in_thread(lambda: wake(owner, target))
@@ -107,7 +119,7 @@ def test_end_while_the_put_away_has_only_locked_keeps_the_run(owner: RawWorker, 
     with owner.database.connect("second") as second, second.transaction():
         second.execute(statements["lock_runs"], {"keys": [run]})
         owner.write(EndRecord(target, 7, b"1"))
-        put_away = {"keys": [run], "claims": [0], "worker": owner.number}
+        put_away = put_away_parameters(owner, run)
         assert second.execute(statements["put_away"], put_away).fetchall() == []
     assert rows(database_url, STATUS, run) == [(RUNNING,)]
 
@@ -258,7 +270,7 @@ async def test_timer_that_fires_while_the_run_is_put_away_does_not_let_it_go_on(
                 holder.execute("select 1 from perdure.live where key = %s for update", (key,))
                 run = engine.executor._runs[key]
                 await until_true(lambda: asyncio.to_thread(lambda: run.leaving))
-                (signal, _) = next(iter(run.waiting.values()))
+                signal = next(iter(run.waiting.values())).signal
                 # From here on this thread, which is the loop's, is busy.
                 clock.advance(1)
                 until(lambda: signal.done, 5)

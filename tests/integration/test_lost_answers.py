@@ -45,7 +45,7 @@ def child_of(worker: RawWorker, parent: int, id: str) -> list[Record]:
 
 def put_away(worker: RawWorker, run: int) -> list[Record]:
     worker.write(WaitRecord(run, "1", seconds=3600))
-    return [PutAway(run, ["1"])]
+    return [PutAway(run, {"1": None})]
 
 
 def answered(worker: RawWorker, run: int) -> list[Record]:

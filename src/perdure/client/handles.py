@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar, overload
 
-from perdure.client.colours import blocking, on_loop
+from perdure.client.colours import on_loop
 from perdure.client.current import App
+from perdure.client.exchange import MISSING, getting, listing, sending, updating
 from perdure.client.operations import (
     Operation,
     act,
@@ -18,16 +19,20 @@ from perdure.client.operations import (
     starting,
     wait_for_result,
 )
+from perdure.client.topics import Topic, named, written
 from perdure.core.effects import Use
+from perdure.core.messages import Message
 from perdure.core.starting import Start, Started
-from perdure.models import CancelReason, Duration, RunInfo, Status, StepInfo
+from perdure.models import CancelReason, Duration, EventInfo, RunInfo, Status, StepInfo
 from perdure.serial import Payload
 
 R_co = TypeVar("R_co", covariant=True)
-H = TypeVar("H", bound="_Handle[Any]")
+T = TypeVar("T")
+D = TypeVar("D")
+H = TypeVar("H", bound="AnyHandle[Any]")
 
 
-class _Handle(Generic[R_co]):
+class AnyHandle(Generic[R_co]):
     """What both colours of handle have."""
 
     def __init__(self, app: App, id: str, result: Payload, started: Started | None = None) -> None:
@@ -55,6 +60,23 @@ class _Handle(Generic[R_co]):
     def _steps(self) -> Operation:
         return read("steps", lambda: detail(self._app, self.id).steps)
 
+    def _send(self, topic: Topic[Any] | str, payload: Any, key: str | None) -> Operation:
+        return sending(self._app, [Message(self.id, *written(topic, payload), key)])
+
+    def _update(
+        self, topic: Topic[Any] | str, payload: Any, id: str | None, type: Any, timeout: Duration | None
+    ) -> Operation:
+        answer = Payload.of(Any if type is None else type)
+        return updating(self._app, self.id, written(topic, payload), id, answer, timeout)
+
+    def _get_event(
+        self, key: Topic[Any] | str, type: Any, timeout: Duration | None, default: Any
+    ) -> Operation:
+        return getting(self._app, self.id, named(key, type), timeout, default)
+
+    def _events(self) -> Operation:
+        return listing(self._app, self.id)
+
     def _cancel(self) -> Operation:
         def cancel() -> bool:
             return bool(act(self._app, self.id, lambda keys: self._app.cancel_runs(keys, CancelReason.ASKED)))
@@ -62,7 +84,7 @@ class _Handle(Generic[R_co]):
         return read("cancel", cancel, Payload.of(bool))
 
 
-class Handle(_Handle[R_co]):
+class Handle(AnyHandle[R_co]):
     """A run, for `async` code.
 
     Attributes:
@@ -101,34 +123,104 @@ class Handle(_Handle[R_co]):
         """Ask the run to stop; False if it was too late for that."""
         return on_loop(self._cancel, self._app)
 
+    @overload
+    def send(
+        self, topic: Topic[T], payload: T, *, key: str | None = None
+    ) -> Coroutine[object, None, None]: ...
+    @overload
+    def send(self, topic: str, payload: Any, *, key: str | None = None) -> Coroutine[object, None, None]: ...
+    def send(
+        self, topic: Topic[Any] | str, payload: Any, *, key: str | None = None
+    ) -> Coroutine[object, None, None]:
+        """Send the run a message; see `perdure.send`."""
+        return on_loop(lambda: self._send(topic, payload, key), self._app)
 
-class BlockingHandle(_Handle[R_co]):
-    """A run, for blocking code; see `Handle`."""
+    @overload
+    def update(
+        self,
+        topic: Topic[T],
+        payload: T,
+        *,
+        type: type[D],
+        id: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[object, None, D]: ...
+    @overload
+    def update(
+        self, topic: Topic[T], payload: T, *, id: str | None = None, timeout: Duration | None = None
+    ) -> Coroutine[object, None, Any]: ...
+    @overload
+    def update(
+        self,
+        topic: str,
+        payload: Any,
+        *,
+        type: type[D],
+        id: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[object, None, D]: ...
+    @overload
+    def update(
+        self, topic: str, payload: Any, *, id: str | None = None, timeout: Duration | None = None
+    ) -> Coroutine[object, None, Any]: ...
+    def update(
+        self,
+        topic: Topic[Any] | str,
+        payload: Any,
+        *,
+        type: Any = None,
+        id: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[object, None, Any]:
+        """Ask the run for something and wait for its answer, which it gives in `perdure.updates`.
 
-    def result(self, timeout: Duration | None = None) -> R_co:
-        """Wait for the run's end and return its result; see `Handle.result`."""
-        return cast("R_co", self._now(lambda: self._wait(timeout)))
+        Args:
+            topic: name of the update, or a `Topic`.
+            payload: what is asked.
+            type: of the answer; anything that JSON has, by default.
+            id: of the update: asked again with it, the run sees it once, and the answer is the same.
+            timeout: seconds or `timedelta` to wait for the answer; the update stays with the run.
 
-    def status(self) -> Status:
-        """Where the run stands."""
-        return cast("Status", self._now(self._status))
+        Raises:
+            WorkflowNotFound: no run has this id.
+            RunEnded: the run ended without an answer.
+            WaitTimeout: it took longer.
+            Exception: whatever the run rejected it with.
+        """
+        return on_loop(lambda: self._update(topic, payload, id, type, timeout), self._app)
 
-    def describe(self) -> RunInfo:
-        """What is known of the run at this moment; not inside a workflow."""
-        return cast("RunInfo", self._now(self._describe))
+    @overload
+    def get_event(self, key: Topic[T], *, timeout: Duration | None = None) -> Coroutine[object, None, T]: ...
+    @overload
+    def get_event(
+        self, key: Topic[T], *, timeout: Duration | None = None, default: D
+    ) -> Coroutine[object, None, T | D]: ...
+    @overload
+    def get_event(
+        self, key: str, *, type: type[T], timeout: Duration | None = None
+    ) -> Coroutine[object, None, T]: ...
+    @overload
+    def get_event(
+        self, key: str, *, type: type[T], timeout: Duration | None = None, default: D
+    ) -> Coroutine[object, None, T | D]: ...
+    @overload
+    def get_event(
+        self, key: str, *, timeout: Duration | None = None, default: Any = MISSING
+    ) -> Coroutine[object, None, Any]: ...
+    def get_event(
+        self,
+        key: Topic[Any] | str,
+        *,
+        type: Any = None,
+        timeout: Duration | None = None,
+        default: Any = MISSING,
+    ) -> Coroutine[object, None, Any]:
+        """Return the last value of the run's event; wait until it is set. See `perdure.get_event`."""
+        return on_loop(lambda: self._get_event(key, type, timeout, default), self._app)
 
-    def steps(self) -> tuple[StepInfo, ...]:
-        """What the run's code has been told, in order; not inside a workflow."""
-        return cast("tuple[StepInfo, ...]", self._now(self._steps))
-
-    def cancel(self) -> bool:
-        """Ask the run to stop; False if it was too late for that."""
-        return cast("bool", self._now(self._cancel))
-
-    def _now(self, make: Callable[[], Operation]) -> Any:
-        return blocking(
-            make, self._app, "the handle that `await perdure.start(...)` or `app.handle(id)` gives"
-        )
+    def events(self) -> Coroutine[object, None, tuple[EventInfo, ...]]:
+        """Every value of every event of the run, oldest first; not inside a workflow."""
+        return on_loop(self._events, self._app)
 
 
 def started_handle(app: App, what: Start, kind: type[H]) -> Operation:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final
 
 from perdure.client.current import App
+from perdure.client.topics import written
 from perdure.core.effects import Await, Use
 from perdure.core.gate import Call
 from perdure.core.recorded import recorded
@@ -79,6 +80,8 @@ def options_of(changes: Mapping[str, Any]) -> StartOptions:
     for name in ("delay", "timeout"):
         if options.get(name) is not None:
             options[name] = seconds_of(options[name], f"{name}=")
+    if options.get("send") is not None:
+        options["send"] = written(*options["send"])
     for name in ("id", "queue", "version"):
         if options.get(name) is not None:
             check_text(options[name], f"{name}=")

@@ -35,6 +35,7 @@ class Recorded:
     failed: bool
     value: bytes
     attempts: int
+    message: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +72,8 @@ class Told:
         with_records: further records that stand or fall with this one.
         then: called with the ticket of the record once it is submitted.
         group: number under which it is recorded already (a transaction's), or None.
+        message: number of the message that it consumes.
+        dropped: called if the code is never told, because its caller was cancelled.
     """
 
     failed: bool
@@ -81,6 +84,13 @@ class Told:
     with_records: list[Any] = field(default_factory=list)
     then: Callable[[Any], None] | None = None
     group: int | None = None
+    message: int | None = None
+    dropped: Callable[[], None] | None = None
+
+    def drop(self) -> None:
+        """The code is not told."""
+        if self.dropped is not None:
+            self.dropped()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +210,7 @@ class Gate:
         """A body is done; its answer waits to be handed out."""
         if call not in self.running:
             self.release(call)
+            told.drop()
             return  # the caller was cancelled meanwhile: what was never handed out has no place in the order
         call.told = told
         self.running.discard(call)
@@ -225,6 +236,8 @@ class Gate:
         self._asked.pop(call.position, None)
         self._withdrawn.add(call.position)
         self.running.discard(call)
+        if call in self._ready and call.told is not None:
+            call.told.drop()
         for line in (self._fresh, self._ready):
             if call in line:
                 line.remove(call)
@@ -272,6 +285,10 @@ class Gate:
         if not members:
             return self.on_quiet()
         return Decision(replayed=tuple((self._asked.pop(record.position), record) for record in members))
+
+    def consumed(self) -> Iterable[int]:
+        """Numbers of the messages that the record names."""
+        return (record.message for record in self._records.values() if record.message is not None)
 
     def left_over(self) -> Recorded | None:
         """The first thing recorded that the code has never asked for."""

@@ -22,7 +22,7 @@ from perdure.core.tasks import Traced, forget_outcome, future_of
 from perdure.core.waits import WOKEN
 from perdure.errors import NonDeterminismError, SerializationError
 from perdure.models import CancelReason
-from perdure.store.records import Outcome, PutAway, Ticket, WaitRecord
+from perdure.store.records import Outcome, Ticket
 
 logger = logging.getLogger("perdure.run")
 
@@ -327,22 +327,17 @@ class LoopHost:
 
     async def _leave(self) -> None:
         run = self.run
-        waits = [
-            WaitRecord(run.key, place, target=target)
-            for place, (_, target) in run.waiting.items()
-            if target and place not in run.waits
-        ]
-        if waits:
-            run.waited = True
-            run.waits |= {wait.position: 0.0 for wait in waits}
+        if waits := run.unrecorded_waits():
             ticket = run.submit(*waits)
             await ticket.wait()
-            if ticket.error is not None or not run.can_leave():
+            if ticket.error is not None:
                 return
-        record = PutAway(run.key, list(run.waiting), run.claim)
-        run.leaving = run.submit(record)
-        await run.leaving.wait()
-        if run.leaving.error is None and record.outcome is Outcome.WON:
+        record = run.put_away_record()
+        if record is None or not run.can_leave():
+            return
+        run.leaving = leaving = run.submit(record)
+        await leaving.wait()
+        if leaving.error is None and record.outcome is Outcome.WON:
             self.close()
             return
         run.leaving = None  # it stays, and may try again
@@ -360,8 +355,8 @@ class LoopHost:
         run = self.run
         if run.fatal is None:
             run.closed = True
-        for signal, _ in list(run.waiting.values()):
-            signal.settle(WOKEN)
+        for wait in list(run.waiting.values()):
+            wait.signal.settle(WOKEN)
         for call in run.gate.parked_calls():
             if not future_of(call).done():
                 future_of(call).set_exception(Unwind())

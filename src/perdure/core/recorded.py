@@ -64,6 +64,7 @@ def recorded(
         run.calling = False
     run.check_open()
     if run.cancel_told and not told_before:
+        call.told.drop()
         yield StopHere()  # the body was told to stop and went on all the same: on replay it has no result
     if run.alone:
         run.tell((call,))

@@ -11,14 +11,24 @@ import uuid
 from collections.abc import Callable, Generator, Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from perdure.core.gate import CANCEL_POSITION, Call, Gate, Recorded, Told
+from perdure.core.mailbox import Mailbox
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Info, Kind, Status
-from perdure.store.records import AnsweredWait, Fenced, Outcome, Record, StepRecord, Ticket
+from perdure.store.records import (
+    AnsweredWait,
+    Fenced,
+    Outcome,
+    PutAway,
+    Record,
+    StepRecord,
+    Ticket,
+    WaitRecord,
+)
 from perdure.store.signal import Signal
 
 
@@ -65,11 +75,21 @@ step_info: ContextVar[Info | None] = ContextVar("perdure_step", default=None)
 """The step whose body is running."""
 
 
+class Waiting(NamedTuple):
+    """A call in a durable wait: for a signal in memory and, put away, for a run's end, its event, or a message."""
+
+    signal: Signal
+    target: int | None = None
+    topic: str | None = None
+
+
 class Run:
     """One run in this process. `host` runs its code: on a loop or in threads."""
 
     __slots__ = (
         "_last_reading",
+        "_mailbox",
+        "consider_at",
         "calling",
         "cancel_reason",
         "cancel_told",
@@ -83,6 +103,7 @@ class Run:
         "input",
         "intents",
         "key",
+        "leave_at",
         "leaving",
         "over",
         "parked_reason",
@@ -122,7 +143,11 @@ class Run:
         """The code has ended; only its end is still to be recorded."""
         self.claim = claim
         self.leaving: Ticket | None = None
-        self.waiting: dict[str, tuple[Signal, int | None]] = {}
+        self.leave_at = 0.0
+        """When the call that began to wait last has waited long enough to be put away (`time.monotonic()`)."""
+        self.consider_at: float | None = None
+        """When it will be looked whether the run can be put away, if that is planned."""
+        self.waiting: dict[str, Waiting] = {}
         self.waits = waits or {}
         self.waited = bool(waits)
         self.intents = intents
@@ -133,6 +158,7 @@ class Run:
         self.timeout: float | None = None
         self.host: Any = None
         self._last_reading: datetime | None = None
+        self._mailbox: Mailbox | None = None
 
     # -- may it go on ----------------------------------------------------------------------------
 
@@ -262,6 +288,7 @@ class Run:
             told.value,
             told.attempts,
             told.seconds,
+            told.message,
         )
 
     def tell_cancel(self) -> None:
@@ -290,9 +317,44 @@ class Run:
             and bool(self.waiting)
             and outstanding == len(self.waiting)
             and len(gated) == len(self.gate.running)
-            and not any(signal.done for signal, _ in self.waiting.values())
+            and not any(wait.signal.done for wait in self.waiting.values())
             and not (self.cancel_reason and not self.cancel_told)
         )
+
+    def unrecorded_waits(self) -> list[WaitRecord]:
+        """What the run waits for without a row that says so, of what others bring; it is about to have one."""
+        records = [
+            WaitRecord(self.key, position, target=wait.target, topic=wait.topic)
+            for position, wait in self.waiting.items()
+            if (wait.target or wait.topic) and position not in self.waits
+        ]
+        if records:
+            self.waited = True
+            self.waits |= {record.position: 0.0 for record in records}
+        return records
+
+    def put_away_record(self) -> PutAway | None:
+        """The run as one that waits without memory; None if a message has just been given to one of its calls.
+
+        Whoever looks in the database whether a later message has come must not count one as seen that a call was
+        given, and is not to be told of any more.
+        """
+        seen: dict[str, int | None] = dict.fromkeys(self.waiting)
+        mine = {place: wait.topic for place, wait in self.waiting.items() if wait.topic and not wait.target}
+        for topic in set(mine.values()):
+            places = [place for place, name in mine.items() if name == topic]
+            number, waiting = self.mailbox.seen(topic)
+            if waiting < len(places):
+                return None
+            seen |= dict.fromkeys(places, number)
+        return PutAway(self.key, seen, self.claim)
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The run's messages."""
+        if self._mailbox is None:
+            self._mailbox = Mailbox(self.key, self.gate.consumed())
+        return self._mailbox
 
     # -- readings --------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from perdure.core.mailbox import Mailbox
 from perdure.core.registry import WorkflowDefinition
 from perdure.models import Status
 from perdure.store.records import Ticket
@@ -67,6 +68,18 @@ class Runtime(Protocol):
 
     def unwatch(self, key: int, signal: Signal) -> None:
         """Nobody waits for the end of that run with this signal any more."""
+        ...
+
+    def expect_mail(self, mailbox: Mailbox, topic: str) -> None:
+        """Somebody waits for a message of this topic: look for it, as long as the mailbox wants it."""
+        ...
+
+    def event_of(self, key: int, name: str) -> Signal:
+        """Settled with (failed, value) once that run has set the event, or how it ended if it never did."""
+        ...
+
+    def unwatch_event(self, key: int, name: str, signal: Signal) -> None:
+        """Nobody waits for that event with this signal any more."""
         ...
 
     def can_run(self, definition: WorkflowDefinition, version: str | None) -> bool:

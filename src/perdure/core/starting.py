@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,13 +10,14 @@ import msgspec
 
 from perdure.core.effects import Use
 from perdure.core.gate import Call, Told
+from perdure.core.messages import has_ended
 from perdure.core.recorded import group_for, recorded
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Branch, Run
 from perdure.core.runtime import Runtime
 from perdure.errors import DatabaseUnavailable, WorkflowConflict
 from perdure.models import DEFAULT_QUEUE, Kind, StartOptions
-from perdure.store.records import Outcome, StartRecord, Ticket
+from perdure.store.records import MessageRecord, Outcome, StartRecord, Ticket
 
 LONGEST_PARENT: Final = 400
 """Characters of a parent's id that its child's id begins with."""
@@ -43,24 +44,34 @@ class Start:
 
 @dataclass(slots=True)
 class Starting:
-    """A start on its way: its record and ticket, and the run, if it is to run here."""
+    """A start on its way: its record and ticket, the run, if it is to run here, and the message that goes with it."""
 
     record: StartRecord
     ticket: Ticket
     run: Run | None
+    message: MessageRecord | None
 
 
 def begin(runtime: Runtime, what: Start, new_id: str) -> Starting:
     """Prepare a start from outside."""
     key, here = runtime.new_key(), runs_here(runtime, what)
     record = start_record(runtime, key, what.options.id or new_id, what, here=here)
-    ticket = Ticket(record)
+    message = message_with(what, record, f"start-{key:x}")
+    ticket = Ticket(record) if message is None else Ticket(record, message)
     run = None
     if here is not None:
         runtime.expect(key)
         run = Run(runtime, here, key, record.id, what.input)
         run.pending, run.timeout = ticket, timeout_of(what)
-    return Starting(record, ticket, run)
+    return Starting(record, ticket, run, message)
+
+
+def message_with(what: Start, record: StartRecord, key: str) -> MessageRecord | None:
+    """The message that goes with a start, in the same commit; to a run that is there already it is just sent."""
+    if what.options.send is None:
+        return None
+    topic, value = what.options.send
+    return MessageRecord(record.run, record.id, topic, value, key)
 
 
 def start(runtime: Runtime, what: Start, new_id: str) -> Generator[Any, Any, Started]:
@@ -90,20 +101,24 @@ def confirmed(runtime: Runtime, what: Start, starting: Starting) -> Generator[An
             f"whether run {record.id} was started is not known ({reason}); with options(id=...) it can be "
             "started again without harm"
         ) from ticket.error
-    return settled(record, what)
+    started = settled(record, what)
+    if starting.message is not None and starting.message.outcome is Outcome.LOST:
+        raise has_ended(record.id)
+    return started
 
 
 def _start_contested(
-    call: Call, run: Run, child: Run | None, told: Told, record: StartRecord, what: Start
+    call: Call, run: Run, child: Run | None, told: Told, records: Sequence[Any], what: Start
 ) -> Generator[Any, Any, Told]:
     """Start a child under an id that may belong to a stranger.
 
     The answer is known only after the commit, and the unit goes by the second lane, after everything that the
     run has pending in the first.
     """
+    record: StartRecord = records[0]
     told.group = yield from group_for(call, run)
     yield from run.barrier()
-    ticket = run.submit(run.record_of(call, told, told.group, 0), record, contested=True)
+    ticket = run.submit(run.record_of(call, told, told.group, 0), *records, contested=True)
     if child is not None:
         child.pending = ticket
     try:
@@ -143,6 +158,8 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
             runtime.expect(key)
             child = Run(runtime, here, key, id, what.input)
             child.timeout = timeout_of(what)
+        message = message_with(what, record, f"{run.key:x}/{call.position}")
+        records = [record] if message is None else [record, message]
         told = Told(False, msgspec.json.encode([key, id]), Started(key, id, True))
 
         def launch(ticket: Ticket) -> None:
@@ -151,9 +168,9 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
                 runtime.launch(child, ticket)
 
         if given is None:
-            told.with_records, told.then = [record], launch
+            told.with_records, told.then = records, launch
             return told
-        return (yield from _start_contested(call, run, child, told, record, what))
+        return (yield from _start_contested(call, run, child, told, records, what))
 
     def decode(value: bytes) -> tuple[int, str]:
         key, id = msgspec.json.decode(value, type=tuple[int, str])

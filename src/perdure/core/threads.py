@@ -21,7 +21,7 @@ from perdure.core.run import Run, Unwind, current
 from perdure.core.waits import WOKEN
 from perdure.errors import Cancelled, NonDeterminismError, SerializationError
 from perdure.models import CancelReason
-from perdure.store.records import Outcome, PutAway, Ticket, WaitRecord
+from perdure.store.records import Outcome, PutAway, Ticket
 
 
 class _Word(Enum):
@@ -292,19 +292,14 @@ class ThreadHost:
         with self._lock:
             if not run.can_leave() or (self._holder is not None and run.tasks > 1):
                 return
-            waits = [
-                WaitRecord(run.key, place, target=target)
-                for place, (_, target) in run.waiting.items()
-                if target and place not in run.waits
-            ]
-            if waits:
-                run.waited = True
-                run.waits |= {wait.position: 0.0 for wait in waits}
+            if waits := run.unrecorded_waits():
                 # Two tickets, one transaction each: whoever ends the target must find the wait committed.
                 ticket = run.submit(*waits)
                 ticket.call(lambda: run.runtime.begun_waiting(run))
                 return
-            record = PutAway(run.key, list(run.waiting), run.claim)
+            record = run.put_away_record()
+            if record is None:
+                return
             run.leaving = run.submit(record)
         run.leaving.call(lambda: self._left(record))
 
@@ -338,5 +333,5 @@ class ThreadHost:
                 self._next.popleft()[0].tell(_Word.UNWIND)
 
     def _wake(self) -> None:
-        for signal, _ in list(self.run.waiting.values()):
-            signal.settle(WOKEN)
+        for wait in list(self.run.waiting.values()):
+            wait.signal.settle(WOKEN)

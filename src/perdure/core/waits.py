@@ -9,7 +9,7 @@ from typing import Any
 from perdure.core.effects import DurableWait, StopHere
 from perdure.core.gate import Call, Told
 from perdure.core.recorded import recorded
-from perdure.core.run import Branch, Run, Unwind
+from perdure.core.run import Branch, Run, Unwind, Waiting
 from perdure.core.steps import failure
 from perdure.errors import SerializationError, WaitTimeout, WorkflowFailed, WorkflowParked
 from perdure.models import Kind, Status
@@ -38,7 +38,7 @@ def sleep(
             remaining = seconds if seconds is not None else _until(run, until)
         run.check_owner()
         timer = run.runtime.timer(run, call.position, remaining)
-        yield from waited(run, call, timer, None, remaining)
+        yield from waited(run, call, Waiting(timer), remaining)
         return Told(False, b"null", None, with_records=run.answered(call.position))
 
     return recorded(branch, Kind.SLEEP, "sleep", produce, _nothing)
@@ -55,9 +55,9 @@ def end_of_run(
         end = signal = run.runtime.end_of(key)
         try:
             if timeout is not None:
-                timer = yield from _deadline(run, call, key, timeout)
-                signal = _either(end, timer)
-            yield from waited(run, call, signal, key)
+                _, timer = yield from deadline(run, call, timeout, target=key)
+                signal = either(end, timer)
+            yield from waited(run, call, Waiting(signal, key))
         finally:
             run.runtime.unwatch(key, end)
         told = _told(run, signal.value, id, result)
@@ -67,19 +67,21 @@ def end_of_run(
     return recorded(branch, Kind.RESULT, id, produce, result.decode)
 
 
-def _deadline(run: Run, call: Call, key: int, timeout: float) -> Generator[Any, Any, Signal]:
-    """The timer of a wait that gives up, fixed when the wait is first made."""
+def deadline(
+    run: Run, call: Call, timeout: float, *, target: int | None = None, topic: str | None = None
+) -> Generator[Any, Any, tuple[float, Signal]]:
+    """The end of a wait that gives up, fixed when the wait is first made: seconds left, and its timer."""
     remaining = run.waits.get(call.position)
     if remaining is None:
-        ticket = run.submit(WaitRecord(run.key, call.position, seconds=timeout, target=key))
+        ticket = run.submit(WaitRecord(run.key, call.position, seconds=timeout, target=target, topic=topic))
         run.waited = True
         run.waits[call.position] = remaining = timeout
         yield ticket
         run.confirm(ticket)
-    return run.runtime.timer(run, call.position, remaining)
+    return remaining, run.runtime.timer(run, call.position, remaining)
 
 
-def _either(first: Signal, second: Signal) -> Signal:
+def either(first: Signal, second: Signal) -> Signal:
     """A signal that is settled with whichever comes first."""
     either = Signal()
     first.call(lambda: either.settle(first.value))
@@ -103,11 +105,10 @@ def _told(run: Run, value: Any, id: str, result: Payload) -> Told:
         return failure(run, error)
 
 
-def waited(
-    run: Run, call: Call, signal: Signal, target: int | None, seconds: float | None = None
-) -> Generator[Any, Any, None]:
+def waited(run: Run, call: Call, wait: Waiting, seconds: float | None = None) -> Generator[Any, Any, None]:
     """Wait for a signal, in memory or put away; whoever is put away unwinds here."""
-    run.waiting[call.position] = (signal, target)
+    signal = wait.signal
+    run.waiting[call.position] = wait
     run.runtime.begun_waiting(run, seconds)
     try:
         while True:

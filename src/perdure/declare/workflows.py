@@ -15,6 +15,7 @@ from perdure.client import (
     started_handle,
     where,
 )
+from perdure.client.topics import Topic
 from perdure.core.drive import drive, drive_blocking
 from perdure.core.registry import WorkflowDefinition, name_of, register
 from perdure.core.run import current
@@ -40,6 +41,7 @@ class Options(TypedDict, total=False):
     timeout: Duration | None
     version: str | None
     tags: Mapping[str, Any] | None
+    send: tuple[Topic[Any] | str, Any] | None
 
 
 class _Startable(Decorated[P, R]):
@@ -123,6 +125,8 @@ class AsyncWorkflow(AsyncStartable[P, R]):
             timeout: from start to finish; then it fails with `WorkflowTimeout`.
             version: only workers of this version take it.
             tags: to find it by.
+            send: a topic and a payload: a message that is sent with the start, in one commit; to a run that is there
+                already it is just sent.
 
         Raises:
             ValueError: an option has a value that it cannot have.

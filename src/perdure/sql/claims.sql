@@ -60,7 +60,7 @@ select key from {schema}.live where worker = %(worker)s and status = 3
 -- name: load_steps
 -- The history of runs just claimed, a page at a time: a statement after the claim, so that it sees
 -- everything the last owner committed.
-select run, position, grp, ord, kind, name, failed, value, attempts
+select run, position, grp, ord, kind, name, failed, value, attempts, message
 from {schema}.steps
 where run = any(%(keys)s::bigint[]) and (run, position) > (%(run)s::bigint, %(position)s)
 order by run, position limit %(limit)s
@@ -90,24 +90,30 @@ select key, status, value from {schema}.ends where key = any(%(keys)s::bigint[])
 select key, reason from {schema}.live where key = any(%(keys)s::bigint[]) and status = 6
 
 -- name: has_waiters
--- Whether any run waits for the end of one of these: asked after each commit that ends runs.
-select 1 from {schema}.waits where target = any(%(keys)s::bigint[]) limit 1
+-- Whether any run waits for the end of one of these, or for an event of one that has news: asked after each commit
+-- that ends runs or sets events.
+select 1 from {schema}.waits w
+where w.target = any(%(keys)s::bigint[]) or (w.target = any(%(news)s::bigint[]) and w.topic is not null) limit 1
 
 -- name: lock_waiters
--- Lock the runs that wait for the end of these, in a statement of its own: a run that is being put away
--- right now shows as waiting only once its lock is free.
+-- Lock the runs that wait for these, in a statement of its own: a run that is being put away right now shows as
+-- waiting only once its lock is free.
 select l.key from {schema}.live l
-where l.key in (select w.run from {schema}.waits w where w.target = any(%(keys)s::bigint[]))
+where l.key in (select w.run from {schema}.waits w
+                where w.target = any(%(keys)s::bigint[]) or (w.target = any(%(news)s::bigint[]) and w.topic is not null))
 order by l.key for update
 
 -- name: wake_waiters
 -- Wake those of the locked runs that wait.
 update {schema}.live set status = 2, ready = null
-where status = 4 and key in (select w.run from {schema}.waits w where w.target = any(%(keys)s::bigint[]))
+where status = 4
+  and key in (select w.run from {schema}.waits w
+              where w.target = any(%(keys)s::bigint[]) or (w.target = any(%(news)s::bigint[]) and w.topic is not null))
 returning key
 
 -- name: sweep
--- What a crash between two transactions can have left: a run waiting for another that has ended or is parked; and
+-- What a crash between two transactions can have left: a run waiting for another that has ended, is parked or has
+-- set the event; and
 -- what nobody announces: deadlines. Bounded; the next sweep goes on.
 with answered as (
     update {schema}.live set status = 2, ready = null
@@ -115,7 +121,9 @@ with answered as (
                   join {schema}.live l on l.key = w.run and l.status = 4
                   where w.target is not null
                     and (exists (select 1 from {schema}.ends e where e.key = w.target)
-                         or exists (select 1 from {schema}.live p where p.key = w.target and p.status = 6))
+                         or (w.topic is null
+                             and exists (select 1 from {schema}.live p where p.key = w.target and p.status = 6))
+                         or exists (select 1 from {schema}.events v where v.run = w.target and v.key = w.topic))
                   limit 1000 for update of l skip locked)
     returning 1),
 unbegun as (

@@ -3,11 +3,12 @@
 
 -- name: begin_batch
 -- First statement of every batch of a worker: bound the wait for locks, then take the fence or abort.
-select set_config('lock_timeout', %(lock_timeout)s, true), {schema}.fence(%(worker)s::bigint, %(slot)s::smallint)
+select set_config('lock_timeout', %(lock_timeout)s, true), set_config('plan_cache_mode', 'force_generic_plan', true),
+       {schema}.fence(%(worker)s::bigint, %(slot)s::smallint)
 
 -- name: begin_client_batch
 -- First statement of a batch of a client, which owns no runs and needs no fence.
-select set_config('lock_timeout', %(lock_timeout)s, true)
+select set_config('lock_timeout', %(lock_timeout)s, true), set_config('plan_cache_mode', 'force_generic_plan', true)
 
 -- name: lock_runs
 -- Lock the runs that the batch ends, puts away or hands over, by key, before the statements that look at
@@ -16,11 +17,13 @@ select key from {schema}.live where key = any(%(keys)s::bigint[]) order by key f
 
 -- name: record_steps
 -- Record what the code has been told. First writer wins; what is not inserted is looked up afterwards.
-insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
-select t.run, t.position, t.grp, t.ord, t.kind, t.name, t.failed, t.value, t.attempts, t.seconds, %(worker)s::bigint
+insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker, message)
+select t.run, t.position, t.grp, t.ord, t.kind, t.name, t.failed, t.value, t.attempts, t.seconds, %(worker)s::bigint,
+       t.message
 from unnest(%(run)s::bigint[], %(position)s::text[], %(grp)s::integer[], %(ord)s::integer[], %(kind)s::smallint[],
-            %(name)s::text[], %(failed)s::boolean[], %(value)s::bytea[], %(attempts)s::integer[], %(seconds)s::real[])
-     as t (run, position, grp, ord, kind, name, failed, value, attempts, seconds)
+            %(name)s::text[], %(failed)s::boolean[], %(value)s::bytea[], %(attempts)s::integer[], %(seconds)s::real[],
+            %(message)s::bigint[])
+     as t (run, position, grp, ord, kind, name, failed, value, attempts, seconds, message)
 on conflict do nothing
 
 -- name: record_step
@@ -28,9 +31,9 @@ on conflict do nothing
 -- recorded before; the general form then tells which.
 with fence as materialized (
     select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share)
-insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
+insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker, message)
 select %(run)s::bigint, %(position)s, %(grp)s::integer, %(ord)s::integer, %(kind)s::smallint, %(name)s, %(failed)s,
-       %(value)s::bytea, %(attempts)s::integer, %(seconds)s::real, %(worker)s from fence
+       %(value)s::bytea, %(attempts)s::integer, %(seconds)s::real, %(worker)s, %(message)s::bigint from fence
 on conflict do nothing
 
 -- name: find_steps
@@ -102,11 +105,11 @@ join {schema}.steps s on s.run = t.run and s.position = t.position
 
 -- name: add_waits
 -- Note what a call waits for, once: a replay finds the time that was fixed first.
-insert into {schema}.waits (run, position, due, target)
+insert into {schema}.waits (run, position, due, target, topic)
 select t.run, t.position,
-       coalesce(t.at, {schema}.clock() + t.seconds * interval '1 second'), t.target
+       coalesce(t.at, {schema}.clock() + t.seconds * interval '1 second'), t.target, t.topic
 from unnest(%(run)s::bigint[], %(position)s::text[], %(seconds)s::double precision[], %(at)s::timestamptz[],
-            %(target)s::bigint[]) as t (run, position, seconds, at, target)
+            %(target)s::bigint[], %(topic)s::text[]) as t (run, position, seconds, at, target, topic)
 on conflict do nothing
 
 -- name: drop_waits
@@ -141,9 +144,9 @@ select t.key, t.status, t.value, %(worker)s::bigint from t join gone using (key)
 with fence as materialized (
     select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
 step as (
-    insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
+    insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker, message)
     select %(run)s::bigint, %(position)s, %(grp)s::integer, %(ord)s::integer, %(kind)s::smallint, %(name)s, %(failed)s,
-           %(value)s::bytea, %(attempts)s::integer, %(seconds)s::real, %(worker)s from fence
+           %(value)s::bytea, %(attempts)s::integer, %(seconds)s::real, %(worker)s, %(message)s::bigint from fence
     on conflict do nothing
     returning 1),
 gone as (
@@ -185,14 +188,23 @@ where w.run = t.key and l.key = t.key and l.worker = %(worker)s::bigint and l.cl
                   where k.run = w.run and k.position = w.position)
 
 -- name: put_away
--- Put runs away to wait without memory or slot, unless what they wait for has already come. The run's row
--- is locked by an earlier statement, so whoever brings what it waits for either is seen here or finds it waiting.
+-- Put runs away to wait without memory or slot, unless what they wait for has already come: a time, the end of a
+-- run, its event, or a message after those that the run has seen. The run's row is locked by an earlier
+-- statement, so whoever brings what it waits for either is seen here or finds it waiting.
 update {schema}.live l set status = 4, worker = null, ready = w.due
 from (select w.run, min(w.due) as due,
-             bool_or(coalesce(w.due <= {schema}.clock(), false) or e.key is not null or p.key is not null) as answered
-      from {schema}.waits w left join {schema}.ends e on e.key = w.target
+             bool_or(coalesce(w.due <= {schema}.clock(), false) or e.key is not null
+                     or (w.topic is null and p.key is not null)
+                     or case when w.target is null
+                             then exists (select 1 from {schema}.messages m
+                                          where m.run = w.run and m.topic = w.topic and m.seq > k.seen)
+                             else exists (select 1 from {schema}.events v where v.run = w.target and v.key = w.topic)
+                        end) as answered
+      from unnest(%(run)s::bigint[], %(position)s::text[], %(seen)s::bigint[]) as k (run, position, seen)
+      join {schema}.waits w on w.run = k.run and w.position = k.position
+      left join {schema}.ends e on e.key = w.target
       left join {schema}.live p on p.key = w.target and p.status = 6
-      where w.run = any(%(keys)s::bigint[]) group by w.run) w,
+      group by w.run) w,
      unnest(%(keys)s::bigint[], %(claims)s::integer[]) as t (key, claim)
 where l.key = any(%(keys)s::bigint[]) and l.key = w.run and l.key = t.key and l.claims = t.claim
   and l.worker = %(worker)s::bigint and l.cancel = 0 and not w.answered

@@ -16,18 +16,38 @@ from typing import Any, Final, TypeVar, cast
 import psycopg
 
 from perdure.sql import Statements
-from perdure.store.arrays import Bigints, Blobs, Booleans, Doubles, Integers, Reals, Smallints, Texts
+from perdure.store.arrays import Bigints, Blobs, Texts
+from perdure.store.columns import (
+    end_columns,
+    end_parameters,
+    lives,
+    places,
+    step_columns,
+    step_parameters,
+    wait_columns,
+    waiting_columns,
+)
 from perdure.store.connection import Connection
+from perdure.store.messages import (
+    Vanished,
+    event_columns,
+    send_statements,
+    settle_messages,
+    settle_sends,
+)
 from perdure.store.prepared import execute_prepared
 from perdure.store.records import (
     AnsweredWait,
     EndRecord,
+    EventRecord,
     HandOver,
     IntentRecord,
+    MessageRecord,
     Outcome,
     Park,
     PutAway,
     Record,
+    SendRecord,
     StartRecord,
     StepRecord,
     Ticket,
@@ -36,10 +56,6 @@ from perdure.store.records import (
 
 FENCED_STATE: Final = "PD001"
 R = TypeVar("R", bound=Record)
-
-
-class Vanished(Exception):
-    """A start met an id that was gone again when it looked: try once more."""
 
 
 class Batch:
@@ -90,7 +106,7 @@ class BatchWriter:
     def _write_single(self, connection: Connection, batch: Batch) -> bool:
         match batch.only():
             case (kind,) if kind is StepRecord:
-                name, parameters = "record_step", _step_parameters(batch.of(StepRecord)[0])
+                name, parameters = "record_step", step_parameters(batch.of(StepRecord)[0])
             case (kind,) if kind is StartRecord and batch.of(StartRecord)[0].options is None:
                 start = batch.of(StartRecord)[0]
                 name = "start_run"
@@ -101,12 +117,12 @@ class BatchWriter:
                     "input": start.input,
                 }
             case (kind,) if kind is EndRecord and not batch.of(EndRecord)[0].waited:
-                name, parameters = "end_run", _end_parameters(batch.of(EndRecord)[0])
+                name, parameters = "end_run", end_parameters(batch.of(EndRecord)[0])
             case (first, second) if first is StepRecord and second is EndRecord:
                 step, end = batch.of(StepRecord)[0], batch.of(EndRecord)[0]
                 if step.run != end.run or end.waited:
                     return False
-                name, parameters = "record_step_and_end", _step_parameters(step) | _end_parameters(end)
+                name, parameters = "record_step_and_end", step_parameters(step) | end_parameters(end)
             case _:
                 return False
         if execute_prepared(connection, name, self._sql[name], parameters | self._identity) != 1:
@@ -147,39 +163,34 @@ class BatchWriter:
         if locked := sorted({record.run for record in (*ends, *away, *parks, *handed)}):
             yield "lock_runs", {"keys": Bigints(locked)}
         if steps := batch.of(StepRecord):
-            yield "record_steps", _step_columns(steps) | self._identity
+            yield "record_steps", step_columns(steps) | self._identity
         yield from self._start_statements(batch.of(StartRecord))
+        yield from send_statements(batch.of(MessageRecord), batch.of(SendRecord), self._worker)
+        if events := batch.of(EventRecord):
+            yield "add_events", event_columns(events) | self._identity
         if waits := batch.of(WaitRecord):
-            yield "add_waits", _wait_columns(waits)
+            yield "add_waits", wait_columns(waits)
         if answered := batch.of(AnsweredWait):
-            yield "drop_waits", _places(answered)
+            yield "drop_waits", places(answered)
         if intents := batch.of(IntentRecord):
             yield (
                 "add_intents",
-                _places(intents) | {"name": Texts([i.name for i in intents]), **self._identity},
+                places(intents) | {"name": Texts([i.name for i in intents]), **self._identity},
             )
         if ends:
-            yield "end_runs", _end_columns(ends) | self._identity
+            yield "end_runs", end_columns(ends) | self._identity
             if waited := [end.run for end in ends if end.waited]:
                 yield "drop_waits_of_runs", {"keys": Bigints(waited)}
         if away:
-            lives = _lives(away) | {"worker": self._worker}
-            places = [(record.run, position) for record in away for position in record.positions]
-            yield (
-                "trim_waits",
-                lives
-                | {
-                    "run": Bigints([run for run, _ in places]),
-                    "position": Texts([place for _, place in places]),
-                },
-            )
-            yield "put_away", lives
+            whose = lives(away) | {"worker": self._worker} | waiting_columns(away)
+            yield "trim_waits", whose
+            yield "put_away", whose
         if handed:
-            yield "hand_over", _lives(handed) | {"worker": self._worker}
+            yield "hand_over", lives(handed) | {"worker": self._worker}
         if parks:
             yield (
                 "park_runs",
-                _lives(parks)
+                lives(parks)
                 | {
                     "reason": Texts([park.reason for park in parks]),
                     "worker": self._worker,
@@ -222,6 +233,10 @@ class BatchWriter:
             else:
                 for record in records:
                     record.outcome = Outcome.WON
+        if messages := batch.of(MessageRecord):
+            settle_messages(messages, counts["send_messages"].fetchall())
+        if sends := batch.of(SendRecord):
+            settle_sends(connection, self._sql, sends, counts["record_sends"].fetchall(), self._worker)
         if away := batch.of(PutAway):
             gone = {key for (key,) in counts["put_away"].fetchall()}
             self._resolve_away(connection, [record for record in away if record.run not in gone])
@@ -231,7 +246,7 @@ class BatchWriter:
                 record.outcome = Outcome.WON
 
     def _resolve_steps(self, connection: Connection, steps: Sequence[StepRecord]) -> None:
-        rows = connection.execute(self._sql["find_steps"], _places(steps)).fetchall()
+        rows = connection.execute(self._sql["find_steps"], places(steps)).fetchall()
         owners = {(run, position): worker for run, position, worker in rows}
         for step in steps:
             mine = owners.get((step.run, step.position)) == self._worker
@@ -297,62 +312,3 @@ def _confirm(connection: Connection) -> None:
     if connection.doubtful:
         connection.doubtful = False
         raise psycopg.OperationalError("the server warned at COMMIT: it may not be replicated")
-
-
-def _lives(records: Sequence[Any]) -> dict[str, Any]:
-    return {"keys": Bigints([r.run for r in records]), "claims": Integers([r.claim for r in records])}
-
-
-def _places(records: Sequence[Any]) -> dict[str, Any]:
-    return {"run": Bigints([r.run for r in records]), "position": Texts([r.position for r in records])}
-
-
-def _step_parameters(step: StepRecord) -> dict[str, Any]:
-    return {
-        "run": step.run,
-        "position": step.position,
-        "grp": step.group,
-        "ord": step.order,
-        "kind": step.kind,
-        "name": step.name,
-        "failed": step.failed,
-        "value": step.value,
-        "attempts": step.attempts,
-        "seconds": step.seconds,
-    }
-
-
-def _end_parameters(end: EndRecord) -> dict[str, Any]:
-    return {"run": end.run, "status": end.status, "end_value": end.value, "regardless": end.regardless}
-
-
-def _step_columns(steps: Sequence[StepRecord]) -> dict[str, Any]:
-    return {
-        "run": Bigints([s.run for s in steps]),
-        "position": Texts([s.position for s in steps]),
-        "grp": Integers([s.group for s in steps]),
-        "ord": Integers([s.order for s in steps]),
-        "kind": Smallints([s.kind for s in steps]),
-        "name": Texts([s.name for s in steps]),
-        "failed": Booleans([s.failed for s in steps]),
-        "value": Blobs([s.value for s in steps]),
-        "attempts": Integers([s.attempts for s in steps]),
-        "seconds": Reals([s.seconds for s in steps]),
-    }
-
-
-def _end_columns(ends: Sequence[EndRecord]) -> dict[str, Any]:
-    return {
-        "key": Bigints([end.run for end in ends]),
-        "status": Smallints([end.status for end in ends]),
-        "value": Blobs([end.value for end in ends]),
-        "regardless": Bigints([end.run for end in ends if end.regardless]),
-    }
-
-
-def _wait_columns(waits: Sequence[WaitRecord]) -> dict[str, Any]:
-    return _places(waits) | {
-        "seconds": Doubles([wait.seconds for wait in waits]),
-        "at": [wait.at for wait in waits],
-        "target": Bigints([wait.target for wait in waits]),
-    }

@@ -130,9 +130,9 @@ def due(
     return remaining, rows[0][3] if rows else None
 
 
-def wake_waiters(database: Database, keys: Sequence[int]) -> list[int]:
-    """Wake runs that wait for the end of one of these, which have ended; return their keys."""
-    batch = {"keys": Bigints(list(keys))}
+def wake_waiters(database: Database, keys: Sequence[int], news: Sequence[int] = ()) -> list[int]:
+    """Wake runs that wait for the end of one of `keys`, which have ended, or for an event of one of `news`."""
+    batch = {"keys": Bigints(list(keys)), "news": Bigints(list(news))}
     if not database.run("has_waiters", batch):
         return []
     _, woken = database.transaction(("lock_waiters", batch), ("wake_waiters", batch))

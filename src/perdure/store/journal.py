@@ -26,8 +26,9 @@ import psycopg
 
 from perdure.errors import DatabaseUnavailable
 from perdure.policy import backoff
-from perdure.store.batch import FENCED_STATE, Batch, BatchWriter, Vanished
+from perdure.store.batch import FENCED_STATE, Batch, BatchWriter
 from perdure.store.connection import Connection, abort, is_lost, is_retryable
+from perdure.store.messages import Vanished
 from perdure.store.records import Fenced, Park, StartRecord, Ticket
 from perdure.store.signal import settle
 

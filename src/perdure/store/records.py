@@ -6,6 +6,7 @@ off the records after the ticket is settled.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum, auto
 
@@ -45,7 +46,18 @@ class Record:
 class StepRecord(Record):
     """Something that the code of a run has been told."""
 
-    __slots__ = ("attempts", "failed", "group", "kind", "name", "order", "position", "seconds", "value")
+    __slots__ = (
+        "attempts",
+        "failed",
+        "group",
+        "kind",
+        "message",
+        "name",
+        "order",
+        "position",
+        "seconds",
+        "value",
+    )
 
     def __init__(
         self,
@@ -59,8 +71,11 @@ class StepRecord(Record):
         value: bytes,
         attempts: int = 1,
         seconds: float = 0.0,
+        message: int | None = None,
     ) -> None:
         self.run, self.outcome = run, Outcome.PENDING
+        self.message = message
+        """Number of the message that it consumed."""
         self.position, self.group, self.order, self.kind, self.name = position, group, order, kind, name
         self.failed, self.value, self.attempts, self.seconds = failed, value, attempts, seconds
 
@@ -101,9 +116,12 @@ class EndRecord(Record):
 
 
 class WaitRecord(Record):
-    """A wait for a time (`seconds` from now, or `at`), or for the end of the run `target`."""
+    """A wait for a time (`seconds` from now, or `at`), the end of the run `target`, its event, or a message.
 
-    __slots__ = ("at", "position", "seconds", "target")
+    With a target `topic` is the name of its event, without one that of a message of the run's own.
+    """
+
+    __slots__ = ("at", "position", "seconds", "target", "topic")
 
     def __init__(
         self,
@@ -112,9 +130,11 @@ class WaitRecord(Record):
         seconds: float | None = None,
         at: datetime | None = None,
         target: int | None = None,
+        topic: str | None = None,
     ) -> None:
         self.run, self.outcome = run, Outcome.PENDING
-        self.position, self.seconds, self.at, self.target = position, seconds, at, target
+        self.position, self.seconds, self.at = position, seconds, at
+        self.target, self.topic = target, topic
 
 
 class AnsweredWait(Record):
@@ -136,12 +156,12 @@ class IntentRecord(Record):
 
 
 class PutAway(Record):
-    """A run that waits without memory, for the waits at these positions."""
+    """A run that waits without memory: where, each with the number of the last message that it has seen there."""
 
-    __slots__ = ("claim", "positions")
+    __slots__ = ("claim", "waits")
 
-    def __init__(self, run: int, positions: list[str], claim: int = 0) -> None:
-        self.run, self.outcome, self.positions, self.claim = run, Outcome.PENDING, positions, claim
+    def __init__(self, run: int, waits: Mapping[str, int | None], claim: int = 0) -> None:
+        self.run, self.outcome, self.waits, self.claim = run, Outcome.PENDING, waits, claim
 
 
 class HandOver(Record):
@@ -160,6 +180,42 @@ class Park(Record):
 
     def __init__(self, run: int, reason: str, claim: int = 0) -> None:
         self.run, self.outcome, self.reason, self.claim = run, Outcome.PENDING, reason, claim
+
+
+class MessageRecord(Record):
+    """A message to the run that has the id `id` now; `run` is only whose records it is written in order with."""
+
+    __slots__ = ("ended", "id", "key", "topic", "value")
+
+    def __init__(self, run: int, id: str, topic: str, value: bytes, key: str) -> None:
+        self.run, self.outcome = run, Outcome.PENDING
+        self.id, self.topic, self.value, self.key = id, topic, value, key
+        self.ended = False
+        """Lost because its target has ended; else no run has the id."""
+
+
+class SendRecord(StepRecord):
+    """A step that sends messages: all of them or, where one has no target, none, and the step has failed.
+
+    The database decides, so `failed` and `value` are known once the ticket is settled. `unknown` and `ended` are,
+    for each message, how the failure is stored if no run has the id, or its run has ended.
+    """
+
+    __slots__ = ("ended", "messages", "unknown")
+
+    messages: Sequence[MessageRecord]
+    unknown: Sequence[bytes]
+    ended: Sequence[bytes]
+
+
+class EventRecord(Record):
+    """A value that the step at this position makes known; `failed`: it is an error, told to whoever asked."""
+
+    __slots__ = ("failed", "key", "position", "value")
+
+    def __init__(self, run: int, position: str, key: str, value: bytes, *, failed: bool = False) -> None:
+        self.run, self.outcome, self.position = run, Outcome.PENDING, position
+        self.key, self.value, self.failed = key, value, failed
 
 
 class Ticket(Signal):

@@ -26,10 +26,11 @@ from perdure.store.database import Database
 from perdure.store.pools import Pools
 from perdure.worker.executor import Executor
 from perdure.worker.heartbeat import Heartbeat
-from perdure.worker.hints import CANCEL, ENDED, WORK, Hints
+from perdure.worker.hints import CANCEL, ENDED, MAIL, WORK, Hints
 from perdure.worker.incarnation import Incarnation
 from perdure.worker.listener import Listener
 from perdure.worker.loops import Loops
+from perdure.worker.mail import Mail
 from perdure.worker.producer import Producer
 from perdure.worker.reaper import Reaper
 from perdure.worker.service import Service
@@ -91,6 +92,7 @@ class Engine:
         self.executor = Executor(self)
         self.timers = Timers(self)
         self.watcher = Watcher(self)
+        self.mail = Mail(self)
         self.hints = Hints(self)
         self.producer = Producer(self)
         self._listener = Listener(database, self.heard)
@@ -132,7 +134,7 @@ class Engine:
         """Stop now: what still runs goes on elsewhere."""
         self._accepting = False
         self._stopped.set()
-        stop_first: list[Service] = [self.producer, self._heartbeat, self.reaper, self.timers]
+        stop_first: list[Service] = [self.producer, self._heartbeat, self.reaper, self.timers, self.mail]
         for service in stop_first:
             service.stop()
         if self.executor.count:
@@ -199,7 +201,7 @@ class Engine:
         return incarnation
 
     def _services(self) -> list[Service]:
-        services: list[Service] = [self.timers, self.watcher, self.hints]
+        services: list[Service] = [self.timers, self.watcher, self.mail, self.hints]
         if not self.database.pooler:
             services.append(self._listener)
         if self.settings.worker:
@@ -225,6 +227,8 @@ class Engine:
             self.producer.wake()
         if ENDED in kinds:
             self.watcher.wake()
+        if MAIL in kinds or ENDED in kinds:
+            self.mail.wake()
 
     # -- commands --------------------------------------------------------------------------------------
 

@@ -77,8 +77,8 @@ class Executor:
     def adopt(self, incarnation: Incarnation, claimed: ClaimedRun, definition: WorkflowDefinition) -> None:
         """Go on with a run that was just claimed."""
         records = [
-            Recorded(position, group, order or 0, kind, name, failed, bytes(value), attempts)
-            for position, group, order, kind, name, failed, value, attempts in claimed.steps
+            Recorded(position, group, order or 0, kind, name, failed, bytes(value), attempts, message)
+            for position, group, order, kind, name, failed, value, attempts, message in claimed.steps
         ]
         told = any(record.position == CANCEL_POSITION for record in records)
         run = Run(

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.store import claims
 from perdure.store.batch import Batch
-from perdure.store.records import EndRecord, HandOver, Park, StartRecord
+from perdure.store.records import (
+    EndRecord,
+    EventRecord,
+    HandOver,
+    MessageRecord,
+    Park,
+    SendRecord,
+    StartRecord,
+)
 from perdure.worker.service import Service
 
 if TYPE_CHECKING:
@@ -22,7 +30,7 @@ GATHER_SECONDS: Final = 0.003
 WAITERS_SECONDS: Final = 0.02
 """For so long ends gather before the runs that were put away to wait for them are looked for: one statement instead of
 one for each commit, which took a tenth of a run's time, one at a time."""
-WORK, ENDED, CANCEL = "work", "ended", "cancel"
+WORK, ENDED, CANCEL, MAIL = "work", "ended", "cancel", "mail"
 
 
 class Hints(Service):
@@ -35,23 +43,28 @@ class Hints(Service):
         self._engine = engine
         self._lock = threading.Lock()
         self._ends: list[int] = []
+        self._news: list[int] = []
         self._kinds: set[str] = set()
         self._sent_at = self._look_at = 0.0
 
     def committed(self, batch: Batch) -> None:
         """Look at a batch that was just committed."""
         ends = [record.run for record in (*batch.of(EndRecord), *batch.of(Park))]
+        news = [record.run for record in batch.of(EventRecord)]
+        sent = bool(batch.of(MessageRecord) or batch.of(SendRecord))
         queued = any(start.options is not None for start in batch.of(StartRecord)) or bool(batch.of(HandOver))
         number = self._engine.incarnation.worker
-        foreign = any(key >> 32 != number for key in ends)
+        kinds = {WORK} if queued or sent else set()  # who waits for a message is woken with it
+        if sent or news:
+            kinds.add(MAIL)
+        if any(key >> 32 != number for key in ends):
+            kinds.add(ENDED)
         with self._lock:
-            first = bool(ends) and not self._ends
+            first = bool(ends or news) and not (self._ends or self._news)
             self._ends += ends
-            if queued:
-                self._kinds.add(WORK)
-            if foreign:
-                self._kinds.add(ENDED)
-        if first or queued or foreign:
+            self._news += news
+            self._kinds |= kinds
+        if first or kinds:
             self.wake()
 
     def work(self) -> None:
@@ -77,11 +90,12 @@ class Hints(Service):
             look = self.stopping or self._sent_at >= self._look_at
             if look:
                 ends, self._ends = self._ends, []
+                news, self._news = self._news, []
                 self._look_at = self._sent_at + WAITERS_SECONDS
             else:
-                ends = []
-            later = self._look_at - self._sent_at if self._ends else None
-        if ends and claims.wake_waiters(self._engine.database, ends):
+                ends, news = [], []
+            later = self._look_at - self._sent_at if self._ends or self._news else None
+        if (ends or news) and claims.wake_waiters(self._engine.database, ends, news):
             kinds |= {WORK, ENDED}
         if kinds:
             self._engine.told(kinds)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from perdure.core.mailbox import Mailbox
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
 from perdure.models import DEFAULT_QUEUE, CancelReason, Status
@@ -161,6 +162,18 @@ class Incarnation:
     def unwatch(self, key: int, signal: Signal) -> None:
         """Nobody waits for the end of that run with this signal any more."""
         self._engine.watcher.unwatch(key, signal)
+
+    def expect_mail(self, mailbox: Mailbox, topic: str) -> None:
+        """Look for messages of this topic, as long as the mailbox wants one."""
+        self._engine.mail.expect(mailbox, topic)
+
+    def event_of(self, key: int, name: str) -> Signal:
+        """Settled once that run has set the event, or has ended without."""
+        return self._engine.mail.watch(key, name)
+
+    def unwatch_event(self, key: int, name: str, signal: Signal) -> None:
+        """Nobody waits for that event with this signal any more."""
+        self._engine.mail.unwatch(key, name, signal)
 
     def can_run(self, definition: WorkflowDefinition, version: str | None) -> bool:
         """Whether runs of it, of this version, may run in this process."""

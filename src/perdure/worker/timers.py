@@ -48,14 +48,21 @@ class Timers(Service):
         return signal
 
     def consider(self, run: Run, seconds: float) -> None:
-        """Look, in so many seconds, whether the run can be put away."""
-        self._push(self._leavers, (time.monotonic() + seconds, next(self._order), run))
+        """Look, in so many seconds, whether the run can be put away.
+
+        One look is planned for each run, whatever number of waits it begins meanwhile: it looks again later where
+        the last of them has not waited long enough.
+        """
+        run.leave_at = at = time.monotonic() + seconds
+        if run.consider_at is None or at < run.consider_at:
+            run.consider_at = at
+            self._push(self._leavers, (at, next(self._order), run))
 
     def tick(self) -> float | None:
         """Settle the waits that are over, and have those who only wait put away."""
         now = time.monotonic()
         with self._lock:
-            leavers = [run for _, _, run in _pop(self._leavers, now)]
+            leavers = [run for at, _, run in _pop(self._leavers, now) if run.consider_at == at]
             asked = [wait for wait in _pop(self._waits, now) if not wait[4].done]
             self._purge()
         for run in leavers:
@@ -100,7 +107,10 @@ class Timers(Service):
                     heapq.heappush(self._waits, (at, next(self._order), run, position, signal))
 
     def _put_away(self, run: Run) -> None:
-        host = run.host
+        host, run.consider_at = run.host, None
+        if run.leave_at > time.monotonic():
+            self.consider(run, run.leave_at - time.monotonic())
+            return
         if run.closed or host is None or not self._engine.executor.has(run.key):
             return
         if run.definition.colour:

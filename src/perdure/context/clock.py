@@ -1,48 +1,20 @@
-"""What code can say while it runs: sleep, the time, chance, who it is. The async half; `sync` has the other."""
+"""Time, chance, and who the code is that is running."""
 
 from __future__ import annotations
 
 import random as _random
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from datetime import datetime
-from typing import Any, ParamSpec, TypeVar
 
-from perdure.client import Handle, current_app, on_loop, started_handle, where
+from perdure.client import current_app
+from perdure.context.branch import async_branch, branch_of
 from perdure.core.drive import drive
-from perdure.core.registry import Definition
 from perdure.core.run import Branch, current, step_info
 from perdure.core.steps import clock_reading
 from perdure.core.waits import sleep as sleep_operation
-from perdure.declare import AsyncStartable, AsyncStep, BlockingStartable, BlockingStep
-from perdure.declare.steps import operation_of
-from perdure.errors import NotInWorkflow, WrongColour
+from perdure.errors import NotInWorkflow
 from perdure.models import Duration, Info, seconds_of
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def branch_of(what: str) -> Branch:
-    """The branch whose code is running.
-
-    Raises:
-        NotInWorkflow: no workflow's code is.
-    """
-    branch = current.get()
-    if branch is None:
-        raise NotInWorkflow(f"{what} only means something in a workflow's own code, not in a step or outside")
-    return branch
-
-
-def async_branch(what: str) -> Branch:
-    """The branch of an async workflow whose code is running."""
-    branch = branch_of(what)
-    if not branch.run.definition.colour:
-        raise WrongColour(
-            f"{what} is async: in a blocking workflow use perdure.sync.{what.rpartition('.')[2]} ({where()})"
-        )
-    return branch
 
 
 def sleep(duration: Duration) -> Coroutine[object, None, None]:
@@ -122,35 +94,3 @@ def info() -> Info:
     if step is None:
         raise NotInWorkflow("perdure.info() only means something in a workflow or in a step that it called")
     return step
-
-
-def run_step(
-    step: AsyncStep[P, R] | BlockingStep[P, R], /, *args: P.args, **kwargs: P.kwargs
-) -> Coroutine[object, None, R]:
-    """Call a step of either colour from an async workflow; a `def` one runs in a thread."""
-    async_branch("perdure.run_step")
-    if not isinstance(step, AsyncStep | BlockingStep):
-        raise TypeError(f"perdure.run_step(...) takes a @step or a @transaction, not {step!r}")
-    step.definition.signature.bind(args, kwargs)
-    return _run_step(step.definition, args, kwargs)
-
-
-async def _run_step(definition: Definition, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    branch = branch_of("perdure.run_step")
-    return await drive(operation_of(branch, definition, args, kwargs), branch.run.runtime, branch.run.host)
-
-
-def start(
-    workflow: AsyncStartable[P, R] | BlockingStartable[P, R], /, *args: P.args, **kwargs: P.kwargs
-) -> Coroutine[object, None, Handle[R]]:
-    """Start a run of a workflow of either colour, and return its handle.
-
-    Args:
-        workflow: the workflow, or what its `.options(...)` returned.
-        args: its arguments.
-        kwargs: its keyword arguments.
-    """
-    if not isinstance(workflow, AsyncStartable | BlockingStartable):
-        raise TypeError(f"perdure.start(...) takes a workflow, or its .options(...), not {workflow!r}")
-    what, app = workflow.what(args, kwargs), current_app()
-    return on_loop(lambda: started_handle(app, what, Handle), app, "perdure.sync.start")

@@ -1,0 +1,24 @@
+"""What code can say while it runs. The async half, and what has no colour; `sync` has the other half."""
+
+from perdure.context.calls import run_step, start
+from perdure.context.clock import info, now, random, sleep, sleep_until, uuid4
+from perdure.context.events import get_event, set_event
+from perdure.context.messages import Request, receive, send, send_many, updates
+
+__all__ = [
+    "Request",
+    "get_event",
+    "info",
+    "now",
+    "random",
+    "receive",
+    "run_step",
+    "send",
+    "send_many",
+    "set_event",
+    "sleep",
+    "sleep_until",
+    "start",
+    "updates",
+    "uuid4",
+]

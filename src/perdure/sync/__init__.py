@@ -1,0 +1,33 @@
+"""Everything of `perdure` for blocking code: the same names, without `await`."""
+
+from perdure.app import BlockingPerdure as Perdure
+from perdure.app import BlockingRuns as Runs
+from perdure.client import BlockingHandle as Handle
+from perdure.context import info, now, random, uuid4
+from perdure.sync.calls import run_step, start
+from perdure.sync.clock import sleep, sleep_until
+from perdure.sync.concurrency import gather
+from perdure.sync.events import get_event, set_event
+from perdure.sync.messages import Request, receive, send, send_many, updates
+
+__all__ = [
+    "Handle",
+    "Perdure",
+    "Request",
+    "Runs",
+    "gather",
+    "get_event",
+    "info",
+    "now",
+    "random",
+    "receive",
+    "run_step",
+    "send",
+    "send_many",
+    "set_event",
+    "sleep",
+    "sleep_until",
+    "start",
+    "updates",
+    "uuid4",
+]
