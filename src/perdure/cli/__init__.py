@@ -1,4 +1,4 @@
-"""The command line: `perdure worker | migrate | ls | show | resume | cancel`.
+"""The command line: `perdure worker | check | migrate | ls | show | resume | cancel`.
 
 One file for each command, which asks the same app that users open and nothing beneath it. What the user did
 wrong, or what is not there, ends as one line on stderr and an exit code that scripts can rely on (`exits`);
@@ -14,6 +14,7 @@ import psycopg
 
 from perdure._version import __version__
 from perdure.cli.cancel import cancel
+from perdure.cli.check import check
 from perdure.cli.exits import EXPLAINED, Exit, Failure, failure_of
 from perdure.cli.ls import ls
 from perdure.cli.migrate import migrate
@@ -53,7 +54,7 @@ def commands() -> None:
     """Durable workflows on Postgres: run workers, look at runs, act on them."""
 
 
-for _command in (worker, migrate, ls, show, resume, cancel):
+for _command in (worker, check, migrate, ls, show, resume, cancel):
     commands.add_command(_command)
 
 
