@@ -7,20 +7,26 @@ from perdure.client import Handle
 from perdure.client.topics import Topic
 from perdure.context import (
     Request,
+    Winner,
     get_event,
     info,
+    map_steps,
     now,
+    race,
     random,
     receive,
     run_step,
     send,
     send_many,
     set_event,
+    shield,
     sleep,
     sleep_until,
     start,
+    timeout,
     updates,
     uuid4,
+    wait_any,
 )
 from perdure.declare import (
     AsyncConnection,
@@ -63,7 +69,17 @@ from perdure.errors import (
     WorkflowTimeout,
     WrongColour,
 )
-from perdure.models import EventInfo, Info, RunDetail, RunFilter, RunInfo, Status, StepInfo
+from perdure.models import (
+    EventInfo,
+    Info,
+    MapFailure,
+    MapResult,
+    RunDetail,
+    RunFilter,
+    RunInfo,
+    Status,
+    StepInfo,
+)
 from perdure.policy import Retry
 
 __all__ = [
@@ -81,6 +97,8 @@ __all__ = [
     "EventInfo",
     "Handle",
     "Info",
+    "MapFailure",
+    "MapResult",
     "NoCurrentApp",
     "NonDeterminismError",
     "NotInWorkflow",
@@ -106,6 +124,7 @@ __all__ = [
     "Topic",
     "TransactionBroken",
     "WaitTimeout",
+    "Winner",
     "WorkflowCancelled",
     "WorkflowConflict",
     "WorkflowExpired",
@@ -117,20 +136,25 @@ __all__ = [
     "__version__",
     "get_event",
     "info",
+    "map_steps",
     "now",
+    "race",
     "random",
     "receive",
     "run_step",
     "send",
     "send_many",
     "set_event",
+    "shield",
     "sleep",
     "sleep_until",
     "start",
     "step",
     "sync",
+    "timeout",
     "transaction",
     "updates",
     "uuid4",
+    "wait_any",
     "workflow",
 ]

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, TypeVar
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 OnConflict = Literal["attach", "reject", "restart_if_failed"]
 Duration = float | timedelta
 """Seconds, or a `timedelta`."""
@@ -220,6 +222,23 @@ class RunDetail:
     steps: tuple[StepInfo, ...]
     waits: tuple[str, ...]
     workers: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MapFailure(Generic[Item]):
+    """An item for which `map_steps` failed: its place, itself, and the error."""
+
+    index: int
+    item: Item
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class MapResult(Generic[Item, Result]):
+    """What `map_steps` brought: results in the order of the items, without those that failed, and the failures."""
+
+    results: list[Result]
+    failures: list[MapFailure[Item]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,23 +2,30 @@
 
 from perdure.context.calls import run_step, start
 from perdure.context.clock import info, now, random, sleep, sleep_until, uuid4
+from perdure.context.concurrency import Winner, map_steps, race, shield, timeout, wait_any
 from perdure.context.events import get_event, set_event
 from perdure.context.messages import Request, receive, send, send_many, updates
 
 __all__ = [
     "Request",
+    "Winner",
     "get_event",
     "info",
+    "map_steps",
     "now",
+    "race",
     "random",
     "receive",
     "run_step",
     "send",
     "send_many",
     "set_event",
+    "shield",
     "sleep",
     "sleep_until",
     "start",
+    "timeout",
     "updates",
     "uuid4",
+    "wait_any",
 ]

@@ -89,12 +89,12 @@ class Run:
     __slots__ = (
         "_last_reading",
         "_mailbox",
-        "consider_at",
         "calling",
         "cancel_reason",
         "cancel_told",
         "claim",
         "closed",
+        "consider_at",
         "definition",
         "fatal",
         "gate",
@@ -110,6 +110,7 @@ class Run:
         "pending",
         "root",
         "runtime",
+        "shields",
         "tasks",
         "timeout",
         "waited",
@@ -153,6 +154,8 @@ class Run:
         self.intents = intents
         self.cancel_reason = cancel
         self.cancel_told = False
+        self.shields = 0
+        """Blocks of code that are not to be told to stop."""
         self.calling = False
         self.parked_reason: str | None = None
         self.timeout: float | None = None
@@ -230,7 +233,12 @@ class Run:
     @property
     def cancel_due(self) -> bool:
         """The code has to be told to stop, now that the record is used up."""
-        return self.cancel_reason is not CancelReason.NONE and not self.cancel_told and self.gate.used_up
+        return (
+            self.cancel_reason is not CancelReason.NONE
+            and not self.cancel_told
+            and not self.shields
+            and self.gate.used_up
+        )
 
     # -- what it records -------------------------------------------------------------------------
 

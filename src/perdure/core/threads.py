@@ -11,48 +11,17 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from enum import Enum, auto
 from typing import Any
 
 from perdure.core.drive import drive_blocking
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
 from perdure.core.run import Run, Unwind, current
+from perdure.core.strands import Fan, Strand, Word
 from perdure.core.waits import WOKEN
 from perdure.errors import Cancelled, NonDeterminismError, SerializationError
 from perdure.models import CancelReason
 from perdure.store.records import Outcome, PutAway, Ticket
-
-
-class _Word(Enum):
-    """What a parked thread is told."""
-
-    ANSWER = auto()
-    BODY = auto()
-    GATE = auto()
-    STOP = auto()
-    UNWIND = auto()
-    GO_ON = auto()
-
-
-class Strand:
-    """One thread of a run's code."""
-
-    __slots__ = ("_lock", "_words")
-
-    def __init__(self) -> None:
-        self._lock = threading.Semaphore(0)
-        self._words: deque[tuple[_Word, Any]] = deque()
-
-    def tell(self, word: _Word, value: Any = None) -> None:
-        """Give the strand a word; it takes them in order."""
-        self._words.append((word, value))
-        self._lock.release()
-
-    def listen(self) -> tuple[_Word, Any]:
-        """Wait for the next word."""
-        self._lock.acquire()
-        return self._words.popleft()
 
 
 class ThreadHost:
@@ -61,7 +30,7 @@ class ThreadHost:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._lock = threading.RLock()
-        self._next: deque[tuple[Strand, _Word, Any]] = deque()
+        self._next: deque[tuple[Strand, Word, Any]] = deque()
         self._holder: Strand | None = None
         self._strands = threading.local()
         run.host = self
@@ -111,50 +80,82 @@ class ThreadHost:
 
     # -- strands -----------------------------------------------------------------------------------
 
-    def gather(self, thunks: tuple[Callable[[], Any], ...]) -> list[Any]:
-        """Run functions as branches in threads of their own; wait for all; raise the first error."""
+    def fan_out(self, thunks: tuple[Callable[[], Any], ...], *, race: bool = False) -> Fan:
+        """Run functions as branches in threads of their own, and wait for all.
+
+        In a race the first to end has won, and the others are told to stop; what cannot be interrupted, a body that
+        runs, is waited for.
+        """
         branch = current.get()
         assert branch is not None
-        results: list[Any] = [None] * len(thunks)
-        errors: list[BaseException] = []
-        left = [len(thunks)]
         parent: Strand = self._strands.mine
-
-        def strand_of(place: int, thunk: Callable[[], Any], strand: Strand) -> None:
-            self._strands.mine = strand
-            word, _ = strand.listen()
-            try:
-                if word is _Word.UNWIND:
-                    raise Unwind
-                results[place] = thunk()
-            except BaseException as error:
-                errors.append(error)
-            with self._lock:
-                left[0] -= 1
-                self.run.tasks -= 1
-                if not left[0]:
-                    self._next.append((parent, _Word.GO_ON, None))
-                self._pass_on()
-
+        fan = Fan(len(thunks), parent, race=race)
         with self._lock:
             for place, thunk in enumerate(thunks):
-                strand, context = Strand(), copy_context()
+                context = copy_context()
                 context.run(current.set, branch.fork())
                 self.run.tasks += 1
-                self._next.append((strand, _Word.GO_ON, None))
-                arguments = (strand_of, place, thunk, strand)
+                self._next.append((fan.strands[place], Word.GO_ON, None))
+                arguments = (self._strand, fan, place, thunk)
                 threading.Thread(
                     target=context.run, args=arguments, name=f"perdure-{self.run.id}", daemon=True
                 ).start()
             if thunks:
+                parent.fan = fan
                 self._pass_on()
         if thunks:
             with self.run.runtime.blocked():
                 parent.listen()
+            parent.fan = None
         self.run.check_open()
-        if errors:
-            raise errors[0]
-        return results
+        return fan
+
+    def _strand(self, fan: Fan, place: int, thunk: Callable[[], Any]) -> None:
+        self._strands.mine = strand = fan.strands[place]
+        word, _ = strand.listen()
+        try:
+            if word is Word.UNWIND:
+                raise Unwind
+            if word is Word.STOP:
+                raise Cancelled
+            fan.results[place] = thunk()
+        except BaseException as error:
+            fan.errors[place] = error
+        with self._lock:
+            self.run.tasks -= 1
+            for loser in fan.ended(place):
+                self._stop(loser)
+            if not fan.left:
+                self._next.append((fan.parent, Word.GO_ON, None))
+            self._pass_on()
+
+    def _stop(self, strand: Strand) -> None:
+        """Tell one strand, and all that it waits for, to stop: where it is, or after the body that it runs."""
+        if strand.fan is not None:
+            for inner in strand.fan.strands:
+                self._stop(inner)
+            return
+        for place, (queued, _, _) in enumerate(self._next):
+            if queued is strand:
+                self._next[place] = (strand, Word.STOP, None)
+                return
+        for call in self.run.gate.parked_calls():
+            if call.resume is strand:
+                self._stop_call(call)
+
+    def _stop_call(self, call: Call) -> None:
+        """Tell the strand that waits for this call to stop; one that runs its body hears of it after that."""
+        strand: Strand = call.resume
+        wants_gate, runs = call.wants_gate, call in self.run.gate.running
+        self.run.gate.withdraw(call)
+        if not runs:
+            self._next.append((strand, Word.STOP, None))
+            return
+        strand.stopping = True
+        if wants_gate:
+            strand.tell(Word.STOP)
+        elif (wait := self.run.waiting.get(call.position)) is not None:
+            wait.signal.settle(WOKEN)
 
     def at_gate(self, call: Call) -> Recorded | None:
         """Wait for the answer to a call among others; run its body here when its time has come."""
@@ -169,14 +170,15 @@ class ThreadHost:
             self._pass_on()
         with run.runtime.blocked():
             word, value = strand.listen()
-        if word is _Word.BODY:
+        if word is Word.BODY:
             self._body(call)
             with run.runtime.blocked():
                 word, value = strand.listen()
-        if word is _Word.ANSWER:
+        if word is Word.ANSWER:
             answer: Recorded | None = value
             return answer
-        if word is _Word.STOP:
+        if word is Word.STOP:
+            strand.stopping = False
             raise Cancelled
         raise Unwind
 
@@ -188,7 +190,9 @@ class ThreadHost:
             self._look()
             self.run.check_open()
         word, number = self._strands.mine.listen()
-        if word is not _Word.GATE:
+        if word is Word.STOP:
+            raise Cancelled
+        if word is not Word.GATE:
             raise Unwind
         return int(number)
 
@@ -198,9 +202,11 @@ class ThreadHost:
         try:
             told = drive_blocking(call.produce(call), self.run.runtime, self)
         except Unwind:
-            call.resume.tell(_Word.UNWIND)
+            call.resume.tell(Word.UNWIND)
             self.close()  # a record was refused or fenced: the others wait for what will not come
             return
+        except Cancelled:
+            told = None  # told to stop in its wait
         except BaseException as error:
             self._give_up(error if isinstance(error, Exception) else RuntimeError(repr(error)))
             return
@@ -208,10 +214,14 @@ class ThreadHost:
             current.set(branch)
         with self._lock:
             if self.run.leaves_the_stack:
-                call.resume.tell(_Word.UNWIND)  # closed while the body ran: nobody will hand anything out
+                call.resume.tell(Word.UNWIND)  # closed while the body ran: nobody will hand anything out
                 return
-            if call in self.run.gate.running:
+            if told is not None and call in self.run.gate.running:
                 self.run.gate.finish(call, told)
+            elif told is not None:
+                told.drop()
+            if call.resume.stopping:
+                self._next.append((call.resume, Word.STOP, None))
             self._look()
 
     def _pass_on(self) -> None:
@@ -239,17 +249,17 @@ class ThreadHost:
     def _apply(self, decision: Decision) -> None:
         run = self.run
         for call in decision.begin:
-            call.resume.tell(_Word.BODY)
+            call.resume.tell(Word.BODY)
         if decision.holder is not None:
-            decision.holder.resume.tell(_Word.GATE, run.gate.next_group())
+            decision.holder.resume.tell(Word.GATE, run.gate.next_group())
         if decision.cancel:
             run.cancel_told = True
             self._stop_code()
         elif decision.replayed:
-            self._next.extend((call.resume, _Word.ANSWER, record) for call, record in decision.replayed)
+            self._next.extend((call.resume, Word.ANSWER, record) for call, record in decision.replayed)
         elif decision.group:
             # First in line, then recorded: if that is refused, `close` finds them there.
-            self._next.extend((call.resume, _Word.ANSWER, None) for call in decision.group)
+            self._next.extend((call.resume, Word.ANSWER, None) for call in decision.group)
             run.tell(decision.group)
         elif decision.stuck:
             waiting = run.gate.parked_calls()
@@ -263,8 +273,7 @@ class ThreadHost:
     def _stop_code(self) -> None:
         """Every strand that waits at the gate is told to stop."""
         for call in self.run.gate.parked_calls():
-            self.run.gate.withdraw(call)
-            self._next.append((call.resume, _Word.STOP, None))
+            self._stop_call(call)
 
     def _give_up(self, error: Exception) -> None:
         self.run.give_up(error)
@@ -328,9 +337,9 @@ class ThreadHost:
             self._wake()
             for call in run.gate.parked_calls():
                 if call not in run.gate.running:
-                    call.resume.tell(_Word.UNWIND)
+                    call.resume.tell(Word.UNWIND)
             while self._next:
-                self._next.popleft()[0].tell(_Word.UNWIND)
+                self._next.popleft()[0].tell(Word.UNWIND)
 
     def _wake(self) -> None:
         for wait in list(self.run.waiting.values()):

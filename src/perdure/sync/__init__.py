@@ -3,10 +3,10 @@
 from perdure.app import BlockingPerdure as Perdure
 from perdure.app import BlockingRuns as Runs
 from perdure.client import BlockingHandle as Handle
-from perdure.context import info, now, random, uuid4
+from perdure.context import info, now, random, shield, uuid4
 from perdure.sync.calls import run_step, start
 from perdure.sync.clock import sleep, sleep_until
-from perdure.sync.concurrency import gather
+from perdure.sync.concurrency import gather, map_steps, race, wait_any
 from perdure.sync.events import get_event, set_event
 from perdure.sync.messages import Request, receive, send, send_many, updates
 
@@ -18,16 +18,20 @@ __all__ = [
     "gather",
     "get_event",
     "info",
+    "map_steps",
     "now",
+    "race",
     "random",
     "receive",
     "run_step",
     "send",
     "send_many",
     "set_event",
+    "shield",
     "sleep",
     "sleep_until",
     "start",
     "updates",
     "uuid4",
+    "wait_any",
 ]
