@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 OnConflict = Literal["attach", "reject", "restart_if_failed"]
+ParentClose = Literal["cancel", "abandon", "wait"]
 Duration = float | timedelta
 """Seconds, or a `timedelta`."""
 
@@ -93,6 +94,7 @@ class StartOptions:
     version: str | None = None
     tags: Mapping[str, Any] | None = None
     send: tuple[str, bytes] | None = None
+    parent_close: ParentClose = "cancel"
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ def patient_blocking_parent() -> list[str]:
 
 @workflow
 async def forgetful() -> str:
-    return (await child.options(delay=0.3).start("later")).id
+    return (await child.options(delay=0.3, parent_close="abandon").start("later")).id
 
 
 @on_loop

@@ -91,6 +91,8 @@ def options_of(changes: Mapping[str, Any]) -> StartOptions:
         raise ValueError(
             f"on_conflict= is 'attach', 'reject' or 'restart_if_failed', not {options['on_conflict']!r}"
         )
+    if options.get("parent_close", "cancel") not in ("cancel", "abandon", "wait"):
+        raise ValueError(f"parent_close= is 'cancel', 'abandon' or 'wait', not {options['parent_close']!r}")
     if not -(2**31) <= options.get("priority", 0) < 2**31:
         raise ValueError("priority= is a 32-bit number; lower comes first")
     return StartOptions(**options)

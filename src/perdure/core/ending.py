@@ -87,14 +87,16 @@ def _record(run: Run, value: Any, error: BaseException | None) -> Record:
             check_size(stored, what="the result")
         except SerializationError as unfit:
             return _failed(run, unfit)
-        return EndRecord(run.key, Status.SUCCEEDED.code, stored, waited=run.waited)
+        return EndRecord(run.key, Status.SUCCEEDED.code, stored, waited=run.waited, parent=run.has_children)
     if isinstance(error, Interrupted | KeyboardInterrupt | GeneratorExit):
         return HandOver(run.key, run.claim)
     return _failed(run, error)
 
 
 def _failed(run: Run, error: BaseException) -> EndRecord:
-    return EndRecord(run.key, Status.FAILED.code, encode_failure(error), waited=run.waited)
+    return EndRecord(
+        run.key, Status.FAILED.code, encode_failure(error), waited=run.waited, parent=run.has_children
+    )
 
 
 def _parked(run: Run, reason: str) -> Park:
@@ -109,4 +111,11 @@ def _stopped(run: Run) -> EndRecord:
         error: Exception = WorkflowTimeout(f"run {run.id} did not finish within its timeout")
     else:
         error = WorkflowCancelled(f"run {run.id} was cancelled")
-    return EndRecord(run.key, status.code, encode_failure(error), regardless=True, waited=run.waited)
+    return EndRecord(
+        run.key,
+        status.code,
+        encode_failure(error),
+        regardless=True,
+        waited=run.waited,
+        parent=run.has_children,
+    )

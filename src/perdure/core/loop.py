@@ -18,6 +18,7 @@ from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
 from perdure.core.run import Run, Unwind, current
 from perdure.core.runtime import Runtime
+from perdure.core.starting import wait_for_children
 from perdure.core.tasks import Traced, forget_outcome, future_of
 from perdure.core.waits import WOKEN
 from perdure.errors import NonDeterminismError, SerializationError
@@ -135,7 +136,15 @@ class LoopHost:
             raise run.give_up(
                 SerializationError(f"the recorded arguments cannot be read: {error}")
             ) from error
-        return await run.definition.function(*args, **kwargs)
+        try:
+            value = await run.definition.function(*args, **kwargs)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, Exception) or run.cancel_told:
+                await drive(wait_for_children(run), run.runtime, self)
+            raise
+        if run.waits_for:
+            await drive(wait_for_children(run), run.runtime, self)
+        return value
 
     def _meaning(self, cancelled: asyncio.CancelledError) -> BaseException:
         """Tell apart who cancelled: perdure, the code itself, or somebody outside (a loop that closes)."""

@@ -98,6 +98,7 @@ class Run:
         "definition",
         "fatal",
         "gate",
+        "has_children",
         "host",
         "id",
         "input",
@@ -116,6 +117,7 @@ class Run:
         "waited",
         "waiting",
         "waits",
+        "waits_for",
     )
 
     def __init__(
@@ -154,6 +156,10 @@ class Run:
         self.intents = intents
         self.cancel_reason = cancel
         self.cancel_told = False
+        self.has_children = False
+        """It has started runs that are to end with it."""
+        self.waits_for: list[tuple[int, str]] = []
+        """Key and id of runs that it has started and that are to end before it."""
         self.shields = 0
         """Blocks of code that are not to be told to stop."""
         self.calling = False
@@ -207,6 +213,8 @@ class Run:
 
     def confirm(self, ticket: Ticket) -> None:
         """Go on after a ticket only if it was written."""
+        if ticket.stands:
+            return
         if isinstance(ticket.error, Fenced):
             self.closed = True
             raise Unwind
@@ -216,6 +224,7 @@ class Run:
             self.closed = True  # somebody else's record stands: this is no longer the run that goes on
             self._close_branches()
             raise Unwind
+        ticket.stands = True  # thousands of branches may ask, of a ticket with thousands of records
 
     def check_owner(self) -> None:
         """Raise if this worker is no longer sure to own the run: a courtesy before each body."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,10 +17,13 @@ from perdure.core.recorded import group_for, recorded
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Branch, Run
 from perdure.core.runtime import Runtime
-from perdure.errors import DatabaseUnavailable, WorkflowConflict
+from perdure.core.waits import end_of_run
+from perdure.errors import Cancelled, DatabaseUnavailable, WorkflowConflict
 from perdure.models import DEFAULT_QUEUE, Kind, StartOptions
+from perdure.serial import Payload
 from perdure.store.records import MessageRecord, Outcome, StartRecord, Ticket
 
+_ANYTHING: Final = Payload.of(Any)
 LONGEST_PARENT: Final = 400
 """Characters of a parent's id that its child's id begins with."""
 
@@ -177,8 +182,16 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
         return key, id
 
     seen = yield from recorded(branch, Kind.START, what.workflow, produce, decode)
-    if isinstance(seen, Started):
-        return seen
+    started = seen if isinstance(seen, Started) else (yield from _seen_again(run, seen, what))
+    if started.created and what.options.parent_close == "cancel":
+        run.has_children = True
+    elif started.created and what.options.parent_close == "wait":
+        run.waits_for.append((started.key, started.id))
+    return started
+
+
+def _seen_again(run: Run, seen: tuple[int, str], what: Start) -> Generator[Any, Any, Started]:
+    """A start as a replay sees it: what was found there then is found again by the id."""
     key, id = seen
     if what.options.id is None:
         return Started(key, id, True)
@@ -186,6 +199,27 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
     if found is None or found[0] == key:
         return Started(key, id, True)
     return _attached(found, id, what)
+
+
+def wait_for_children(run: Run) -> Generator[Any, Any, None]:
+    """Before the end of a run, wait for the children that it is not to leave behind (`parent_close="wait"`)."""
+    told_to_stop: BaseException | None = None
+    for key, id in run.waits_for:
+        if run.cancel_told:
+            run.runtime.request_cancel(key)
+        try:
+            yield from _end_of_child(run, key, id)
+        except (asyncio.CancelledError, Cancelled) as error:
+            told_to_stop = error
+            run.runtime.request_cancel(key)
+            yield from _end_of_child(run, key, id)
+    if told_to_stop is not None:
+        raise told_to_stop
+
+
+def _end_of_child(run: Run, key: int, id: str) -> Generator[Any, Any, None]:
+    with suppress(Exception):  # how it ended is its own affair
+        yield from end_of_run(run.root, key, id, _ANYTHING)
 
 
 def runs_here(runtime: Runtime, what: Start) -> WorkflowDefinition | None:
@@ -227,6 +261,7 @@ def start_record(
         "tags": dict(options.tags) if options.tags else None,
         "parent": parent and parent[0],
         "position": parent and parent[1],
+        "close": "cancel" if parent and options.parent_close == "cancel" else None,
     }
     extra |= {name: value for name, value in given.items() if value is not None}
     text = msgspec.json.encode(extra).decode() if extra else None

@@ -17,6 +17,7 @@ from perdure.core.drive import drive_blocking
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
 from perdure.core.run import Run, Unwind, current
+from perdure.core.starting import wait_for_children
 from perdure.core.strands import Fan, Strand, Word
 from perdure.core.waits import WOKEN
 from perdure.errors import Cancelled, NonDeterminismError, SerializationError
@@ -76,7 +77,14 @@ class ThreadHost:
             raise run.give_up(
                 SerializationError(f"the recorded arguments cannot be read: {error}")
             ) from error
-        return run.definition.function(*args, **kwargs)
+        try:
+            value = run.definition.function(*args, **kwargs)
+        except (Exception, Cancelled):
+            drive_blocking(wait_for_children(run), run.runtime, self)
+            raise
+        if run.waits_for:
+            drive_blocking(wait_for_children(run), run.runtime, self)
+        return value
 
     # -- strands -----------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from perdure.core.starting import Start
 from perdure.declare.calls import child_call, direct_call
 from perdure.declare.function import Decorated, check_function
 from perdure.errors import DefinitionError, WrongColour
-from perdure.models import Duration, OnConflict, StartOptions, seconds_of
+from perdure.models import Duration, OnConflict, ParentClose, StartOptions, seconds_of
 from perdure.serial import Signature, check_size
 
 P = ParamSpec("P")
@@ -42,6 +42,7 @@ class Options(TypedDict, total=False):
     version: str | None
     tags: Mapping[str, Any] | None
     send: tuple[Topic[Any] | str, Any] | None
+    parent_close: ParentClose
 
 
 class _Startable(Decorated[P, R]):
@@ -127,6 +128,8 @@ class AsyncWorkflow(AsyncStartable[P, R]):
             tags: to find it by.
             send: a topic and a payload: a message that is sent with the start, in one commit; to a run that is there
                 already it is just sent.
+            parent_close: of a child: what the end of the workflow that starts it means for it. "cancel" it, which is
+                the default, "abandon" it, so that it goes on, or "wait" for it: the parent ends after it.
 
         Raises:
             ValueError: an option has a value that it cannot have.

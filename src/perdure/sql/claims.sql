@@ -111,9 +111,13 @@ where status = 4
               where w.target = any(%(keys)s::bigint[]) or (w.target = any(%(news)s::bigint[]) and w.topic is not null))
 returning key
 
+-- name: find_bereaved
+-- Unfinished children of these runs, which have ended, that are to end with them.
+select key from {schema}.live where parent = any(%(keys)s::bigint[]) and cancel = 0
+
 -- name: sweep
 -- What a crash between two transactions can have left: a run waiting for another that has ended, is parked or has
--- set the event; and
+-- set the event, a run whose parent's end is to end it; and
 -- what nobody announces: deadlines. Bounded; the next sweep goes on.
 with answered as (
     update {schema}.live set status = 2, ready = null
@@ -134,10 +138,17 @@ unbegun as (
     returning key),
 expired as (
     insert into {schema}.ends (key, status, value) select key, 8, %(timeout)s::bytea from unbegun returning 1),
+bereaved as (
+    update {schema}.live set cancel = 1, status = case when status = 3 then 3 else 2 end, ready = null
+    where key in (select l.key from {schema}.live l join {schema}.ends e on e.key = l.parent
+                  where l.parent is not null and l.cancel = 0 and l.status <> 6
+                  limit 1000 for update of l skip locked)
+    returning 1),
 late as (
     update {schema}.live set cancel = 3, status = case when status = 3 then 3 else 2 end, ready = null
     where key in (select key from {schema}.live
                   where deadline <= {schema}.clock() and begun and status in (1, 2, 3, 4) and cancel = 0
                   limit 1000 for update skip locked)
     returning 1)
-select (select count(*) from answered) + (select count(*) from expired) + (select count(*) from late) as changed
+select (select count(*) from answered) + (select count(*) from expired) + (select count(*) from late)
+       + (select count(*) from bereaved) as changed

@@ -2,13 +2,13 @@
 -- that the writer made itself, so only its own earlier try can stand in the way.
 
 -- name: begin_batch
--- First statement of every batch of a worker: bound the wait for locks, then take the fence or abort.
-select set_config('lock_timeout', %(lock_timeout)s, true), set_config('plan_cache_mode', 'force_generic_plan', true),
+-- First statement of every batch of a worker: bound the wait for locks, say how to plan, then take the fence or abort.
+select set_config('lock_timeout', %(lock_timeout)s, true), set_config('plan_cache_mode', %(plans)s, true),
        {schema}.fence(%(worker)s::bigint, %(slot)s::smallint)
 
 -- name: begin_client_batch
 -- First statement of a batch of a client, which owns no runs and needs no fence.
-select set_config('lock_timeout', %(lock_timeout)s, true), set_config('plan_cache_mode', 'force_generic_plan', true)
+select set_config('lock_timeout', %(lock_timeout)s, true), set_config('plan_cache_mode', %(plans)s, true)
 
 -- name: lock_runs
 -- Lock the runs that the batch ends, puts away or hands over, by key, before the statements that look at
@@ -68,7 +68,7 @@ born as (
            where s.run = (t.o ->> 'parent')::bigint and s.position = t.o ->> 'position' limit 1) = %(worker)s::bigint
     on conflict do nothing
     returning key)
-insert into {schema}.live (key, workflow, status, worker, queue, priority, arrival, ready, deadline, begun, version)
+insert into {schema}.live (key, workflow, status, worker, queue, priority, arrival, ready, deadline, begun, version, parent)
 select t.key, t.workflow,
        case when t.o ->> 'queue' is null then 3 when t.o ->> 'delay' is null then 2 else 1 end,
        case when t.o ->> 'queue' is null then %(worker)s::bigint end,
@@ -78,7 +78,8 @@ select t.key, t.workflow,
        {schema}.clock() + (t.o ->> 'delay')::double precision * interval '1 second',
        {schema}.clock() + (t.o ->> 'timeout')::double precision * interval '1 second',
        t.o ->> 'queue' is null,
-       t.o ->> 'version'
+       t.o ->> 'version',
+       case when t.o ->> 'close' = 'cancel' then (t.o ->> 'parent')::bigint end
 from t join born using (key)
 
 -- name: start_run

@@ -55,6 +55,8 @@ from perdure.store.records import (
 )
 
 FENCED_STATE: Final = "PD001"
+SMALL: Final = 20
+"""Records up to which a plan for any number of rows is as good as one for this number."""
 R = TypeVar("R", bound=Record)
 
 
@@ -74,6 +76,11 @@ class Batch:
     def of(self, kind: type[R]) -> list[R]:
         """The records of one kind."""
         return cast("list[R]", self._rows.get(kind, []))
+
+    @property
+    def sends(self) -> bool:
+        """Whether there are messages in it."""
+        return MessageRecord in self._rows or SendRecord in self._rows
 
     def only(self) -> tuple[type[Record], ...]:
         """The kinds of records in it, if there is one record of each; else nothing."""
@@ -142,8 +149,12 @@ class BatchWriter:
         try:
             with connection.pipeline():
                 connection.execute("begin")
-                timeout = {"lock_timeout": f"{max(1, int(lock_timeout * 1000))}ms"}
-                connection.execute(self._sql[begin], timeout | self._identity)
+                # Postgres plans the statements that send anew for each size of array, which costs more than they do.
+                settings = {
+                    "lock_timeout": f"{max(1, int(lock_timeout * 1000))}ms",
+                    "plans": "force_generic_plan" if batch.sends and batch.size < SMALL else "auto",
+                }
+                connection.execute(self._sql[begin], settings | self._identity)
                 for name, parameters in statements:
                     counts[name] = connection.execute(self._sql[name], parameters, binary=True)
                 commit = connection.execute("commit")

@@ -130,6 +130,11 @@ def due(
     return remaining, rows[0][3] if rows else None
 
 
+def find_bereaved(database: Database, parents: Sequence[int]) -> list[int]:
+    """Unfinished runs that are to end with one of these, which have ended."""
+    return [key for (key,) in database.run("find_bereaved", {"keys": Bigints(list(parents))})]
+
+
 def wake_waiters(database: Database, keys: Sequence[int], news: Sequence[int] = ()) -> list[int]:
     """Wake runs that wait for the end of one of `keys`, which have ended, or for an event of one of `news`."""
     batch = {"keys": Bigints(list(keys)), "news": Bigints(list(news))}

@@ -103,14 +103,27 @@ class StartRecord(Record):
 
 
 class EndRecord(Record):
-    """The end of a run; `regardless`: also if a cancel was asked for, because this answers it."""
+    """The end of a run.
 
-    __slots__ = ("cancel", "regardless", "status", "value", "waited")
+    Attributes:
+        regardless: it stands also if a cancel was asked for, because this answers it.
+        waited: there may be rows of what it waited for.
+        parent: there may be children that are to end with it.
+    """
+
+    __slots__ = ("cancel", "parent", "regardless", "status", "value", "waited")
 
     def __init__(
-        self, run: int, status: int, value: bytes, *, regardless: bool = False, waited: bool = False
+        self,
+        run: int,
+        status: int,
+        value: bytes,
+        *,
+        regardless: bool = False,
+        waited: bool = False,
+        parent: bool = False,
     ) -> None:
-        self.run, self.outcome = run, Outcome.PENDING
+        self.run, self.outcome, self.parent = run, Outcome.PENDING, parent
         self.status, self.value, self.regardless, self.waited = status, value, regardless, waited
         self.cancel = 0
 
@@ -221,7 +234,7 @@ class EventRecord(Record):
 class Ticket(Signal):
     """A unit of records on its way to the database; settled after the commit that holds them."""
 
-    __slots__ = ("deadline", "records", "run", "tries")
+    __slots__ = ("deadline", "records", "run", "stands", "tries")
 
     def __init__(self, *records: Record) -> None:
         super().__init__()
@@ -229,6 +242,8 @@ class Ticket(Signal):
         self.run = records[0].run
         self.tries = 0
         self.deadline = 0.0
+        self.stands = False
+        """Its run has looked, and all of it was written."""
 
     def check(self) -> None:
         """Raise what kept the ticket from being written, if anything did."""

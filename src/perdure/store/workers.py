@@ -90,7 +90,7 @@ def retire(connection: Connection, database: Database, worker: int) -> None:
     """
     parameters = {"worker": worker}
     with connection.transaction():
-        timeout = {"lock_timeout": f"{int(RETIRE_LOCK_TIMEOUT * 1000)}ms"}
+        timeout = {"lock_timeout": f"{int(RETIRE_LOCK_TIMEOUT * 1000)}ms", "plans": "auto"}
         connection.execute(database.statements["begin_client_batch"], timeout)
         connection.execute(database.statements["hand_over_all"], parameters)
         with _ending_blockers(connection, database, after=RETIRE_PATIENCE, spare_reapers=True):
@@ -105,7 +105,7 @@ def bury(connection: Connection, database: Database) -> list[int]:
     for attempt in range(FUNERAL_TRIES):
         try:
             with connection.transaction():
-                timeout = {"lock_timeout": f"{int(FUNERAL_LOCK_TIMEOUT * 1000)}ms"}
+                timeout = {"lock_timeout": f"{int(FUNERAL_LOCK_TIMEOUT * 1000)}ms", "plans": "auto"}
                 connection.execute(statements["begin_client_batch"], timeout)
                 return [worker for (worker,) in connection.execute(statements["bury_workers"], ()).fetchall()]
         except psycopg.errors.LockNotAvailable:
@@ -124,7 +124,7 @@ def _bury_forcibly(connection: Connection, database: Database, *, spare_reapers:
     statements = database.statements
     try:
         with connection.transaction():
-            timeout = {"lock_timeout": f"{int(FUNERAL_LOCK_TIMEOUT * 4000)}ms"}
+            timeout = {"lock_timeout": f"{int(FUNERAL_LOCK_TIMEOUT * 4000)}ms", "plans": "auto"}
             connection.execute(statements["begin_client_batch"], timeout)
             with _ending_blockers(connection, database, after=0.0, spare_reapers=spare_reapers):
                 connection.execute(statements["bury_workers"], ())

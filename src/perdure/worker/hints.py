@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from perdure.models import CancelReason
 from perdure.store import claims
 from perdure.store.batch import Batch
 from perdure.store.records import (
@@ -44,12 +45,14 @@ class Hints(Service):
         self._lock = threading.Lock()
         self._ends: list[int] = []
         self._news: list[int] = []
+        self._parents: list[int] = []
         self._kinds: set[str] = set()
         self._sent_at = self._look_at = 0.0
 
     def committed(self, batch: Batch) -> None:
         """Look at a batch that was just committed."""
         ends = [record.run for record in (*batch.of(EndRecord), *batch.of(Park))]
+        parents = [end.run for end in batch.of(EndRecord) if end.parent]
         news = [record.run for record in batch.of(EventRecord)]
         sent = bool(batch.of(MessageRecord) or batch.of(SendRecord))
         queued = any(start.options is not None for start in batch.of(StartRecord)) or bool(batch.of(HandOver))
@@ -63,8 +66,9 @@ class Hints(Service):
             first = bool(ends or news) and not (self._ends or self._news)
             self._ends += ends
             self._news += news
+            self._parents += parents
             self._kinds |= kinds
-        if first or kinds:
+        if first or kinds or parents:
             self.wake()
 
     def work(self) -> None:
@@ -87,6 +91,7 @@ class Hints(Service):
         self._sent_at = time.monotonic()
         with self._lock:
             kinds, self._kinds = self._kinds, set()
+            parents, self._parents = self._parents, []
             look = self.stopping or self._sent_at >= self._look_at
             if look:
                 ends, self._ends = self._ends, []
@@ -95,6 +100,8 @@ class Hints(Service):
             else:
                 ends, news = [], []
             later = self._look_at - self._sent_at if self._ends or self._news else None
+        if parents and (children := claims.find_bereaved(self._engine.database, parents)):
+            self._engine.cancel(children, CancelReason.ASKED)
         if (ends or news) and claims.wake_waiters(self._engine.database, ends, news):
             kinds |= {WORK, ENDED}
         if kinds:
