@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from perdure.core.branch import Branch, Unwind
 from perdure.core.effects import AtGate, Await, DurableWait, Invoke, Pause, StopHere, TakeGate, Use
 from perdure.core.ending import conclude
 from perdure.core.gate import Call
-from perdure.core.run import Branch, Run, Unwind
+from perdure.core.run import Run
 from perdure.errors import Cancelled, DatabaseUnavailable
 from perdure.models import CancelReason
 from perdure.store.records import EndRecord, Fenced, IntentRecord, Outcome, Park, StepRecord, Ticket

@@ -19,8 +19,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from perdure.core.gate import Recorded
-from perdure.core.loop import LoopHost, Outbox
+from perdure.core.loop import LoopHost
 from perdure.core.mailbox import Mailbox
+from perdure.core.outbox import Outbox
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
 from perdure.core.tasks import install_task_factory

@@ -7,6 +7,7 @@ from perdure.client import Handle
 from perdure.client.topics import Topic
 from perdure.context import (
     Request,
+    Saga,
     Winner,
     get_event,
     info,
@@ -16,6 +17,7 @@ from perdure.context import (
     random,
     receive,
     run_step,
+    saga,
     send,
     send_many,
     set_event,
@@ -115,6 +117,7 @@ __all__ = [
     "RunFilter",
     "RunInfo",
     "Runs",
+    "Saga",
     "SchemaMismatch",
     "SerializationError",
     "Status",
@@ -142,6 +145,7 @@ __all__ = [
     "random",
     "receive",
     "run_step",
+    "saga",
     "send",
     "send_many",
     "set_event",

@@ -79,6 +79,8 @@ class CancelReason(IntEnum):
     ASKED = 1
     AT_ONCE = 2
     OUT_OF_TIME = 3
+    UNDOING = 4
+    """It is not told: it has failed, and undoes what it did."""
 
 
 @dataclass(frozen=True, slots=True)

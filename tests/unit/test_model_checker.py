@@ -15,8 +15,8 @@ import pytest
 
 from perdure import Retry, step, transaction, workflow
 from perdure.core import transactions
+from perdure.core.branch import Branch
 from perdure.core.registry import StepDefinition, TransactionDefinition
-from perdure.core.run import Branch
 from perdure.core.starting import Start, start_child
 from perdure.core.steps import clock_reading
 from perdure.core.steps import step as call_step

@@ -13,7 +13,7 @@ from typing import Any, Self
 from perdure import client
 from perdure.app.settings import at_least_one, setting, truth
 from perdure.client import Operation, act, read
-from perdure.core.run import current
+from perdure.core.branch import current
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Duration, RunFilter, seconds_of

@@ -9,8 +9,8 @@ from typing import Any
 
 from perdure.client.current import App
 from perdure.client.operations import Operation
+from perdure.core.branch import current
 from perdure.core.drive import drive, drive_blocking
-from perdure.core.run import current
 from perdure.errors import WrongColour
 
 

@@ -16,9 +16,9 @@ from perdure.client.current import App
 from perdure.client.operations import Operation, found, read
 from perdure.client.topics import Named, written
 from perdure.core import events, messages
+from perdure.core.branch import Branch, current
 from perdure.core.effects import Await, Use
 from perdure.core.messages import Message, has_ended, no_such_run
-from perdure.core.run import Branch, current
 from perdure.errors import DatabaseUnavailable, RunEnded, SerializationError, WaitTimeout
 from perdure.models import Duration, EventInfo, seconds_of
 from perdure.serial import Payload, decode_failure, encode_failure

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from perdure.client.current import App
 from perdure.client.topics import written
+from perdure.core.branch import Branch, current
 from perdure.core.effects import Await, Use
 from perdure.core.gate import Call
 from perdure.core.recorded import recorded
 from perdure.core.registry import WorkflowDefinition, workflows
-from perdure.core.run import Branch, current
 from perdure.core.starting import Start, start, start_child
 from perdure.core.steps import success
 from perdure.core.waits import end_of_run

@@ -5,9 +5,11 @@ from perdure.context.clock import info, now, random, sleep, sleep_until, uuid4
 from perdure.context.concurrency import Winner, map_steps, race, shield, timeout, wait_any
 from perdure.context.events import get_event, set_event
 from perdure.context.messages import Request, receive, send, send_many, updates
+from perdure.context.undoing import Saga, saga
 
 __all__ = [
     "Request",
+    "Saga",
     "Winner",
     "get_event",
     "info",
@@ -17,6 +19,7 @@ __all__ = [
     "random",
     "receive",
     "run_step",
+    "saga",
     "send",
     "send_many",
     "set_event",

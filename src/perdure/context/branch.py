@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perdure.client import where
-from perdure.core.run import Branch, current
+from perdure.core.branch import Branch, current
 from perdure.errors import NotInWorkflow, WrongColour
 
 

@@ -9,8 +9,8 @@ from datetime import datetime
 
 from perdure.client import current_app
 from perdure.context.branch import async_branch, branch_of
+from perdure.core.branch import Branch, current, step_info
 from perdure.core.drive import drive
-from perdure.core.run import Branch, current, step_info
 from perdure.core.steps import clock_reading
 from perdure.core.waits import sleep as sleep_operation
 from perdure.errors import NotInWorkflow

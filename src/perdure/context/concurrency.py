@@ -11,8 +11,8 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 from perdure.client import Handle
 from perdure.context.branch import async_branch, branch_of
 from perdure.context.calls import run_step
+from perdure.core.branch import current
 from perdure.core.drive import drive
-from perdure.core.run import current
 from perdure.core.waits import sleep as sleep_operation
 from perdure.declare import BlockingStep
 from perdure.errors import WaitTimeout

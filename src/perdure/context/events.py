@@ -9,8 +9,8 @@ from perdure.client import current_app, on_loop
 from perdure.client.exchange import MISSING, getting
 from perdure.client.topics import Topic, named, written
 from perdure.context.branch import async_branch
+from perdure.core.branch import current
 from perdure.core.events import set_event as set_event_operation
-from perdure.core.run import current
 from perdure.models import Duration
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ from perdure.client.exchange import MISSING, asked, receiving, sending
 from perdure.client.exchange import Request as _Request
 from perdure.client.topics import Named, Topic, named, written
 from perdure.context.branch import async_branch
+from perdure.core.branch import Branch
 from perdure.core.messages import Message
-from perdure.core.run import Branch
 from perdure.models import Duration, seconds_of
 
 T = TypeVar("T")

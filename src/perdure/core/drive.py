@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeVar
 
+from perdure.core.branch import Unwind, current, step_info
 from perdure.core.effects import AtGate, Await, DurableWait, Invoke, Pause, StopHere, TakeGate, Use
 from perdure.core.gate import Call
-from perdure.core.run import Run, Unwind, current, step_info
+from perdure.core.run import Run
 from perdure.core.runtime import Runtime
 from perdure.errors import Cancelled, StepTimeout
 from perdure.store.records import Ticket

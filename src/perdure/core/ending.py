@@ -6,7 +6,8 @@ import logging
 from collections.abc import Generator
 from typing import Any
 
-from perdure.core.run import Run, Unwind
+from perdure.core.branch import Unwind
+from perdure.core.run import Run
 from perdure.errors import (
     PerdureError,
     SerializationError,
@@ -94,8 +95,20 @@ def _record(run: Run, value: Any, error: BaseException | None) -> Record:
 
 
 def _failed(run: Run, error: BaseException) -> EndRecord:
+    return _end(run, Status.FAILED, error, regardless=run.undoing)
+
+
+def _end(run: Run, status: Status, error: BaseException, *, regardless: bool) -> EndRecord:
+    """An end otherwise than well; its error says what could not be undone."""
+    for note in run.not_undone:
+        error.add_note(note)
     return EndRecord(
-        run.key, Status.FAILED.code, encode_failure(error), waited=run.waited, parent=run.has_children
+        run.key,
+        status.code,
+        encode_failure(error),
+        regardless=regardless,
+        waited=run.waited,
+        parent=run.has_children,
     )
 
 
@@ -111,11 +124,4 @@ def _stopped(run: Run) -> EndRecord:
         error: Exception = WorkflowTimeout(f"run {run.id} did not finish within its timeout")
     else:
         error = WorkflowCancelled(f"run {run.id} was cancelled")
-    return EndRecord(
-        run.key,
-        status.code,
-        encode_failure(error),
-        regardless=True,
-        waited=run.waited,
-        parent=run.has_children,
-    )
+    return _end(run, status, error, regardless=True)

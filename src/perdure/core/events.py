@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from perdure.core.branch import Branch
 from perdure.core.effects import Use
 from perdure.core.gate import Call, Told
 from perdure.core.messages import no_such_run
 from perdure.core.recorded import recorded
-from perdure.core.run import Branch, Run, Waiting
+from perdure.core.run import Run, Waiting
 from perdure.core.steps import failure
 from perdure.core.waits import deadline, either, waited
 from perdure.errors import RunEnded, SerializationError, WaitTimeout

@@ -13,13 +13,15 @@ import logging
 from contextvars import Context, copy_context
 from typing import Any, Final
 
+from perdure.core.branch import Unwind, current
 from perdure.core.drive import drive
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
-from perdure.core.run import Run, Unwind, current
-from perdure.core.runtime import Runtime
+from perdure.core.outbox import Outbox
+from perdure.core.run import Run
 from perdure.core.starting import wait_for_children
 from perdure.core.tasks import Traced, forget_outcome, future_of
+from perdure.core.undo import undo
 from perdure.core.waits import WOKEN
 from perdure.errors import NonDeterminismError, SerializationError
 from perdure.models import CancelReason
@@ -32,30 +34,6 @@ UNWIND_WITHIN: Final = 0.1
 """Seconds in which closed code has unwound by itself, or is cancelled."""
 WARN_AFTER: Final = 2.0
 """Seconds after which a replay that waits for something foreign says so."""
-
-
-class Outbox:
-    """Tickets of all runs of a loop, sent on at the end of the loop's turn.
-
-    A step's record and the end of its run, or the records of many runs that go on in the same turn, so
-    reach the journal together.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._tickets: dict[Runtime, list[Ticket]] = {}
-
-    def add(self, owner: Runtime, ticket: Ticket) -> None:
-        """Queue a ticket for the journal of its run's owner; only from the loop's own thread."""
-        if not self._tickets:
-            self._loop.call_soon(self._flush)
-        self._tickets.setdefault(owner, []).append(ticket)
-
-    def _flush(self) -> None:
-        # By owner: what a run of a life that is over still sends must never be written in the next one's name.
-        lines, self._tickets = self._tickets, {}
-        for owner, tickets in lines.items():
-            owner.submit_many(tickets)
 
 
 class LoopHost:
@@ -140,6 +118,8 @@ class LoopHost:
             value = await run.definition.function(*args, **kwargs)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, Exception) or run.cancel_told:
+                await self._branches_ended()
+                await drive(undo(run), run.runtime, self)
                 await drive(wait_for_children(run), run.runtime, self)
             raise
         if run.waits_for:
@@ -155,13 +135,19 @@ class LoopHost:
         task = asyncio.current_task()
         return Interrupted() if task is not None and task.cancelling() else cancelled
 
+    async def _branches_ended(self) -> None:
+        """Have the other branches stop, and wait for that: what they have left undone is to be known."""
+        self._end_branches()
+        if tasks := [branch.task for branch in self.branches if branch.task not in (None, self.task)]:
+            await asyncio.wait(tasks)
+
     def _end_branches(self) -> None:
         """Branches that outlive their workflow have nobody to report to."""
         for call in self.run.gate.parked_calls():
             self.run.gate.withdraw(call)
         for task in list(self._bodies):
             task.cancel()
-        for branch in list(self.branches):
+        for branch in sorted(self.branches, key=lambda branch: branch.path):
             if branch.task is not None and branch.task is not self.task:
                 branch.task.cancel()
 

@@ -11,11 +11,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from perdure.core.branch import Branch
 from perdure.core.effects import Await
 from perdure.core.gate import Call, Told
 from perdure.core.mailbox import Letter
 from perdure.core.recorded import Decode, group_for, recorded
-from perdure.core.run import Branch, Run, Waiting
+from perdure.core.run import Run, Waiting
 from perdure.core.steps import failure
 from perdure.core.waits import deadline, either, waited
 from perdure.errors import RunEnded, SerializationError, WaitTimeout, WorkflowNotFound

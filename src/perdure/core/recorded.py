@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
+from perdure.core.branch import Branch
 from perdure.core.effects import AtGate, StopHere, TakeGate
 from perdure.core.gate import Call, Recorded, Told
-from perdure.core.run import Branch, Run
+from perdure.core.run import Run
 from perdure.errors import PerdureError, SerializationError
 from perdure.models import Kind
 from perdure.serial import decode_failure

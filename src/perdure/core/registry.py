@@ -47,6 +47,8 @@ class StepDefinition(Definition):
     retry: Retry | None = None
     timeout: float | None = None
     at_most_once: bool = False
+    compensate: Definition | None = None
+    """What undoes it, given its result and its arguments: a step or a transaction."""
     colour: bool = field(init=False)
 
     def __post_init__(self) -> None:

@@ -6,19 +6,17 @@ run's last record. Tickets of one run are written in order, so the last one stan
 
 from __future__ import annotations
 
-import random
-import uuid
-from collections.abc import Callable, Generator, Iterable
-from contextvars import ContextVar
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from perdure.core.branch import Branch, Unwind
 from perdure.core.gate import CANCEL_POSITION, Call, Gate, Recorded, Told
 from perdure.core.mailbox import Mailbox
-from perdure.core.registry import WorkflowDefinition
+from perdure.core.registry import Definition, WorkflowDefinition
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
-from perdure.models import CancelReason, Info, Kind, Status
+from perdure.models import CancelReason, Kind, Status
 from perdure.store.records import (
     AnsweredWait,
     Fenced,
@@ -32,47 +30,12 @@ from perdure.store.records import (
 from perdure.store.signal import Signal
 
 
-class Unwind(BaseException):
-    """Takes the code of a run off the stack; what it returns or raises afterwards is ignored."""
+class Compensation(NamedTuple):
+    """A call that undoes a step: what to call, and with which arguments, the step's result first."""
 
-
-class Branch:
-    """One strand of a run's code: it numbers its own calls, and seeds its own randomness."""
-
-    __slots__ = ("_random", "children", "count", "path", "run")
-
-    def __init__(self, run: Run, path: str) -> None:
-        self.run, self.path = run, path
-        self.count = self.children = 0
-        self._random: random.Random | None = None
-
-    def next_position(self) -> str:
-        """The identity of the next call."""
-        self.count += 1
-        return f"{self.path}{self.count}"
-
-    def fork(self) -> Branch:
-        """A new branch, numbered in the order of creation."""
-        self.children += 1
-        return Branch(self.run, f"{self.path}{self.children}/")
-
-    @property
-    def random(self) -> random.Random:
-        """Randomness that is the same on every replay."""
-        if self._random is None:
-            self._random = random.Random(f"{self.run.runtime.realm}/{self.run.key}/{self.path}")
-        return self._random
-
-    def uuid4(self) -> uuid.UUID:
-        """A random UUID that is the same on every replay."""
-        return uuid.UUID(int=self.random.getrandbits(128), version=4)
-
-
-current: ContextVar[Branch | None] = ContextVar("perdure_branch", default=None)
-"""The branch whose code is running; None outside, and inside the body of a step."""
-
-step_info: ContextVar[Info | None] = ContextVar("perdure_step", default=None)
-"""The step whose body is running."""
+    definition: Definition
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
 
 
 class Waiting(NamedTuple):
@@ -106,6 +69,7 @@ class Run:
         "key",
         "leave_at",
         "leaving",
+        "not_undone",
         "over",
         "parked_reason",
         "pending",
@@ -114,6 +78,8 @@ class Run:
         "shields",
         "tasks",
         "timeout",
+        "undo",
+        "undoing",
         "waited",
         "waiting",
         "waits",
@@ -153,7 +119,13 @@ class Run:
         self.waiting: dict[str, Waiting] = {}
         self.waits = waits or {}
         self.waited = bool(waits)
-        self.intents = intents
+        self.intents = set(intents)
+        """Positions of bodies that have begun, of those that say so."""
+        self.undo: list[Compensation] = []
+        """What undoes the steps that are done, oldest first."""
+        self.undoing = False
+        self.not_undone: list[str] = []
+        """What could not be undone, in words."""
         self.cancel_reason = cancel
         self.cancel_told = False
         self.has_children = False

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import msgspec
 
+from perdure.core.branch import Branch
 from perdure.core.effects import Use
 from perdure.core.gate import Call, Told
 from perdure.core.messages import has_ended
 from perdure.core.recorded import group_for, recorded
 from perdure.core.registry import WorkflowDefinition
-from perdure.core.run import Branch, Run
+from perdure.core.run import Run
 from perdure.core.runtime import Runtime
 from perdure.core.waits import end_of_run
 from perdure.errors import Cancelled, DatabaseUnavailable, WorkflowConflict

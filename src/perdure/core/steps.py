@@ -7,12 +7,13 @@ from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from perdure.core.branch import Branch, Unwind
 from perdure.core.effects import Invoke, Pause
 from perdure.core.gate import Call, Told
 from perdure.core.recorded import recorded
 from perdure.core.registry import StepDefinition
-from perdure.core.run import Branch, Run, Unwind
-from perdure.errors import Cancelled, NonDeterminismError, OutcomeUnknown, SerializationError
+from perdure.core.run import Compensation, Run
+from perdure.errors import Cancelled, NonDeterminismError, OutcomeUnknown, SerializationError, StepTimeout
 from perdure.models import Info, Kind
 from perdure.policy import next_attempt
 from perdure.serial import check_size, record_failure
@@ -32,7 +33,33 @@ def step(
     def produce(call: Call) -> Generator[Any, Any, Told]:
         return run_body(branch.run, call, definition, args, kwargs)
 
-    return recorded(branch, Kind.STEP, definition.name, produce, result.decode)
+    operation = recorded(branch, Kind.STEP, definition.name, produce, result.decode)
+    return (
+        operation if definition.compensate is None else undoable(branch, definition, args, kwargs, operation)
+    )
+
+
+def undoable(
+    branch: Branch,
+    definition: StepDefinition,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    operation: Generator[Any, Any, Any],
+) -> Generator[Any, Any, Any]:
+    """A step that is to be undone if the run ends otherwise than well; also where nobody knows whether it is done."""
+    run, undo = branch.run, definition.compensate
+    assert undo is not None
+    position = f"{branch.path}{branch.count + 1}"  # where the call is about to be
+    try:
+        result = yield from operation
+    except (Exception, asyncio.CancelledError, Cancelled) as error:
+        unknown = isinstance(error, StepTimeout | OutcomeUnknown)
+        if unknown or (not isinstance(error, Exception) and position in run.intents):
+            doubt = OutcomeUnknown(f"{definition.name} was interrupted; whether it took effect is not known")
+            run.undo.append(Compensation(undo, (doubt, *args), kwargs))
+        raise
+    run.undo.append(Compensation(undo, (result, *args), kwargs))
+    return result
 
 
 def run_body(
@@ -40,14 +67,15 @@ def run_body(
 ) -> Generator[Any, Any, Told]:
     """Run the body of a step until it succeeds or its failure is final."""
     yield from run.barrier()
-    if definition.at_most_once:
-        if call.position in run.intents:
+    if definition.at_most_once or definition.compensate is not None:
+        if definition.at_most_once and call.position in run.intents:
             error = OutcomeUnknown(
                 f"{definition.name} had begun when its worker stopped; whether it took effect is not known, "
                 "and it must not run twice"
             )
             return failure(run, error)
         ticket = run.submit(IntentRecord(run.key, call.position, definition.name))
+        run.intents.add(call.position)
         yield ticket
         run.confirm(ticket)
         yield from run.barrier()  # other branches may have recorded more meanwhile

@@ -22,13 +22,11 @@ class Word(Enum):
 class Strand:
     """One thread of a run's code."""
 
-    __slots__ = ("_lock", "_words", "fan", "stopping")
+    __slots__ = ("_lock", "_words", "fan")
 
     def __init__(self) -> None:
         self.fan: Fan | None = None
         """The branches that it waits for."""
-        self.stopping = False
-        """It is told to stop once the body is done that it runs."""
         self._lock = threading.Semaphore(0)
         self._words: deque[tuple[Word, Any]] = deque()
 

@@ -8,8 +8,9 @@ from contextvars import copy_context
 from typing import Any, Protocol, cast
 from zlib import crc32
 
+from perdure.core.branch import Branch, current
 from perdure.core.gate import Call
-from perdure.core.run import Branch, Run, current
+from perdure.core.run import Run
 
 
 class TracingHost(Protocol):
@@ -55,10 +56,10 @@ def forget_outcome(task: asyncio.Task[Any]) -> None:
 class Traced(Coroutine[Any, Any, Any]):
     """A coroutine of a run's code: its steps are counted, and its end is known."""
 
-    __slots__ = ("_coroutine", "_host", "task", "waits_for")
+    __slots__ = ("_coroutine", "_host", "path", "task", "waits_for")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], host: TracingHost) -> None:
-        self._coroutine, self._host = coroutine, host
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], host: TracingHost, path: str = "") -> None:
+        self._coroutine, self._host, self.path = coroutine, host, path
         self.task: asyncio.Task[Any] | None = None
         self.waits_for: Any = None
         host.branches.add(self)
@@ -127,7 +128,7 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
         context = options.pop("context", None) or copy_context()
         fork = branch.fork()
         context.run(current.set, fork)
-        traced = Traced(coroutine, host)
+        traced = Traced(coroutine, host, fork.path)
         branch.run.tasks = len(host.branches)
         options["context"] = context
         if chained is None:

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any
 
+from perdure.core.branch import Unwind, current
 from perdure.core.drive import drive_blocking
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
-from perdure.core.run import Run, Unwind, current
+from perdure.core.run import Run
 from perdure.core.starting import wait_for_children
 from perdure.core.strands import Fan, Strand, Word
+from perdure.core.undo import undo
 from perdure.core.waits import WOKEN
 from perdure.errors import Cancelled, NonDeterminismError, SerializationError
 from perdure.models import CancelReason
@@ -80,6 +82,7 @@ class ThreadHost:
         try:
             value = run.definition.function(*args, **kwargs)
         except (Exception, Cancelled):
+            drive_blocking(undo(run), run.runtime, self)
             drive_blocking(wait_for_children(run), run.runtime, self)
             raise
         if run.waits_for:
@@ -152,17 +155,17 @@ class ThreadHost:
                 self._stop_call(call)
 
     def _stop_call(self, call: Call) -> None:
-        """Tell the strand that waits for this call to stop; one that runs its body hears of it after that."""
+        """Tell the strand that waits for this call to stop, when its turn comes: the order is a replay's too.
+
+        One that runs its body takes its turn after that, and the run's other code waits until then.
+        """
         strand: Strand = call.resume
         wants_gate, runs = call.wants_gate, call in self.run.gate.running
         self.run.gate.withdraw(call)
-        if not runs:
-            self._next.append((strand, Word.STOP, None))
-            return
-        strand.stopping = True
+        self._next.append((strand, Word.STOP, None))
         if wants_gate:
-            strand.tell(Word.STOP)
-        elif (wait := self.run.waiting.get(call.position)) is not None:
+            strand.tell(Word.STOP)  # out of turn, and only to the body
+        elif runs and (wait := self.run.waiting.get(call.position)) is not None:
             wait.signal.settle(WOKEN)
 
     def at_gate(self, call: Call) -> Recorded | None:
@@ -186,7 +189,6 @@ class ThreadHost:
             answer: Recorded | None = value
             return answer
         if word is Word.STOP:
-            strand.stopping = False
             raise Cancelled
         raise Unwind
 
@@ -194,6 +196,8 @@ class ThreadHost:
         """Wait until nothing else is handed out, and keep it so."""
         with self._lock:
             self.run.check_open()
+            if call not in self.run.gate.running:
+                raise Cancelled  # told to stop while the body ran
             self.run.gate.want(call)
             self._look()
             self.run.check_open()
@@ -228,8 +232,6 @@ class ThreadHost:
                 self.run.gate.finish(call, told)
             elif told is not None:
                 told.drop()
-            if call.resume.stopping:
-                self._next.append((call.resume, Word.STOP, None))
             self._look()
 
     def _pass_on(self) -> None:

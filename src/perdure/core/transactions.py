@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any, Final
 
+from perdure.core.branch import Branch, Unwind
 from perdure.core.effects import Invoke, Pause
 from perdure.core.gate import Call, Told
 from perdure.core.recorded import group_for, recorded
 from perdure.core.registry import TransactionDefinition
-from perdure.core.run import Branch, Run, Unwind
+from perdure.core.run import Run
 from perdure.core.runtime import Runtime
 from perdure.core.steps import failure, info_of, success
 from perdure.errors import TransactionBroken

@@ -6,10 +6,11 @@ from collections.abc import Generator
 from datetime import datetime
 from typing import Any
 
+from perdure.core.branch import Branch, Unwind
 from perdure.core.effects import DurableWait, StopHere
 from perdure.core.gate import Call, Told
 from perdure.core.recorded import recorded
-from perdure.core.run import Branch, Run, Unwind, Waiting
+from perdure.core.run import Run, Waiting
 from perdure.core.steps import failure
 from perdure.errors import SerializationError, WaitTimeout, WorkflowFailed, WorkflowParked
 from perdure.models import Kind, Status

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from perdure.client import current_app, new_id, result_of, result_payload, wait_for_result
-from perdure.core.run import Branch
+from perdure.core.branch import Branch
 from perdure.core.starting import Start, begin, confirmed, start_child
 from perdure.errors import Cancelled
 

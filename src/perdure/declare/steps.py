@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, get_arg
 import psycopg
 
 from perdure.client import current_app, where
+from perdure.core.branch import Branch, current
 from perdure.core.drive import drive, drive_blocking
 from perdure.core.registry import (
     Definition,
@@ -18,7 +19,6 @@ from perdure.core.registry import (
     name_of,
     register,
 )
-from perdure.core.run import Branch, current
 from perdure.core.steps import step as step_operation
 from perdure.core.transactions import plain_transaction
 from perdure.core.transactions import transaction as transaction_operation
@@ -110,6 +110,7 @@ def step(
     retry: Retry | None = None,
     timeout: Duration | None = None,
     at_most_once: bool = False,
+    compensate: Callable[..., Any] | None = None,
 ) -> _StepDecorator: ...
 def step(
     function: Callable[..., Any] | None = None,
@@ -119,6 +120,7 @@ def step(
     retry: Retry | None = None,
     timeout: Duration | None = None,
     at_most_once: bool = False,
+    compensate: Callable[..., Any] | None = None,
 ) -> Any:
     """Make a function a step: called from a workflow, it runs at least once, and its result is remembered.
 
@@ -130,6 +132,10 @@ def step(
             failed after `timeout`, and is not retried while its thread still runs.
         at_most_once: after a crash inside it the step raises `OutcomeUnknown` instead of running again. What its
             body raises is its outcome: it takes no `retry`.
+        compensate: a function, step or transaction that undoes it: if the run ends failed or cancelled it is called
+            with the step's result and its arguments, newest step first, each once remembered. Where nobody knows
+            whether the step took effect (it was interrupted, or ran out of time) its first argument is an
+            `OutcomeUnknown`. A plain function is tried five times.
 
     Raises:
         DefinitionError: it is no plain function, or its name is taken.
@@ -154,11 +160,21 @@ def step(
             retry=retry,
             timeout=seconds,
             at_most_once=at_most_once,
+            compensate=None if compensate is None else _compensation(compensate),
         )
         register(definition)
         return AsyncStep(definition) if definition.colour else BlockingStep(definition)
 
     return decorate if function is None else decorate(function)
+
+
+def _compensation(function: Callable[..., Any]) -> Definition:
+    """What undoes a step, as a definition: a step of its own, unless it is one."""
+    if isinstance(function, AsyncStep | BlockingStep):
+        return function.definition
+    check_function(function, "@step(compensate=...)")
+    name = name_of(function, None)
+    return StepDefinition(name, function, Signature(function), retry=Retry(max_attempts=5))
 
 
 class _TransactionDecorator(Protocol):

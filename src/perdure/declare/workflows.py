@@ -16,9 +16,9 @@ from perdure.client import (
     where,
 )
 from perdure.client.topics import Topic
+from perdure.core.branch import current
 from perdure.core.drive import drive, drive_blocking
 from perdure.core.registry import WorkflowDefinition, name_of, register
-from perdure.core.run import current
 from perdure.core.starting import Start
 from perdure.declare.calls import child_call, direct_call
 from perdure.declare.function import Decorated, check_function

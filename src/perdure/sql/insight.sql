@@ -2,7 +2,7 @@
 
 -- name: list_runs
 -- Runs by filter, newest first, a page at a time: the cursor is the last row's birth and key.
-select r.key, r.id, r.workflow, coalesce(e.status, l.status) as status, coalesce(l.queue, r.queue) as queue,
+select r.key, r.id, r.workflow, coalesce(e.status, case when l.cancel > 0 and l.status in (2, 3, 4) then 5 else l.status end) as status, coalesce(l.queue, r.queue) as queue,
        coalesce(l.version, r.version) as version, r.tags, coalesce(l.worker, e.worker) as worker, r.created, e.finished, l.ready, l.deadline,
        l.recoveries, l.reason, l.cancel, p.id as parent,
        (select count(*) from {schema}.takeovers t where t.run = r.key) as takeovers
@@ -13,7 +13,8 @@ left join {schema}.runs p on p.key = r.parent
 where not r.superseded
   and (%(ids)s::text[] is null or r.id = any(%(ids)s::text[]))
   and (%(prefix)s::text is null or starts_with(r.id, %(prefix)s::text))
-  and (%(status)s::smallint[] is null or coalesce(e.status, l.status) = any(%(status)s::smallint[]))
+  and (%(status)s::smallint[] is null or coalesce(e.status, case when l.cancel > 0 and l.status in (2, 3, 4) then 5 else l.status end)
+                                         = any(%(status)s::smallint[]))
   and (%(workflow)s::text[] is null or r.workflow = any(%(workflow)s::text[]))
   and (%(queue)s::text[] is null or coalesce(l.queue, r.queue) = any(%(queue)s::text[]))
   and (%(version)s::text[] is null or coalesce(l.version, r.version) = any(%(version)s::text[]))
@@ -40,7 +41,8 @@ left join {schema}.runs p on p.key = r.parent
 where not r.superseded
   and (%(ids)s::text[] is null or r.id = any(%(ids)s::text[]))
   and (%(prefix)s::text is null or starts_with(r.id, %(prefix)s::text))
-  and (%(status)s::smallint[] is null or coalesce(e.status, l.status) = any(%(status)s::smallint[]))
+  and (%(status)s::smallint[] is null or coalesce(e.status, case when l.cancel > 0 and l.status in (2, 3, 4) then 5 else l.status end)
+                                         = any(%(status)s::smallint[]))
   and (%(workflow)s::text[] is null or r.workflow = any(%(workflow)s::text[]))
   and (%(queue)s::text[] is null or coalesce(l.queue, r.queue) = any(%(queue)s::text[]))
   and (%(version)s::text[] is null or coalesce(l.version, r.version) = any(%(version)s::text[]))

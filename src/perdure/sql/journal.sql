@@ -211,6 +211,11 @@ where l.key = any(%(keys)s::bigint[]) and l.key = w.run and l.key = t.key and l.
   and l.worker = %(worker)s::bigint and l.cancel = 0 and not w.answered
 returning l.key
 
+-- name: begin_undoing
+-- Runs that have failed and undo what they did: a cancel from now on changes nothing.
+update {schema}.live set cancel = 4
+where key = any(%(keys)s::bigint[]) and worker = %(worker)s::bigint and cancel = 0
+
 -- name: hand_over
 -- Give runs back to the queue, for another worker to go on with at once. Where a claim is named, only that life.
 update {schema}.live l set status = 2, worker = null, ready = null

@@ -51,6 +51,7 @@ from perdure.store.records import (
     StartRecord,
     StepRecord,
     Ticket,
+    Undoing,
     WaitRecord,
 )
 
@@ -169,10 +170,16 @@ class BatchWriter:
 
     def _statements(self, batch: Batch) -> Iterable[tuple[str, dict[str, Any]]]:
         """The statements of the batch, in the order in which locks are taken."""
-        ends, away = batch.of(EndRecord), batch.of(PutAway)
-        parks, handed = batch.of(Park), batch.of(HandOver)
-        if locked := sorted({record.run for record in (*ends, *away, *parks, *handed)}):
-            yield "lock_runs", {"keys": Bigints(locked)}
+        kinds = (EndRecord, PutAway, Park, HandOver, Undoing)
+        changed: list[Record] = [record for kind in kinds for record in batch.of(kind)]
+        if changed:
+            yield "lock_runs", {"keys": Bigints(sorted({record.run for record in changed}))}
+        yield from self._insertions(batch)
+        if changed:
+            yield from self._changes(batch)
+
+    def _insertions(self, batch: Batch) -> Iterable[tuple[str, dict[str, Any]]]:
+        """What is recorded; steps first, since the others ride on them."""
         if steps := batch.of(StepRecord):
             yield "record_steps", step_columns(steps) | self._identity
         yield from self._start_statements(batch.of(StartRecord))
@@ -184,29 +191,26 @@ class BatchWriter:
         if answered := batch.of(AnsweredWait):
             yield "drop_waits", places(answered)
         if intents := batch.of(IntentRecord):
-            yield (
-                "add_intents",
-                places(intents) | {"name": Texts([i.name for i in intents]), **self._identity},
-            )
-        if ends:
+            names = {"name": Texts([intent.name for intent in intents])}
+            yield "add_intents", places(intents) | names | self._identity
+
+    def _changes(self, batch: Batch) -> Iterable[tuple[str, dict[str, Any]]]:
+        """What becomes of runs, whose rows are locked by now."""
+        whose = {"worker": self._worker}
+        if ends := batch.of(EndRecord):
             yield "end_runs", end_columns(ends) | self._identity
             if waited := [end.run for end in ends if end.waited]:
                 yield "drop_waits_of_runs", {"keys": Bigints(waited)}
-        if away:
-            whose = lives(away) | {"worker": self._worker} | waiting_columns(away)
-            yield "trim_waits", whose
-            yield "put_away", whose
-        if handed:
-            yield "hand_over", lives(handed) | {"worker": self._worker}
-        if parks:
-            yield (
-                "park_runs",
-                lives(parks)
-                | {
-                    "reason": Texts([park.reason for park in parks]),
-                    "worker": self._worker,
-                },
-            )
+        if away := batch.of(PutAway):
+            waiting = lives(away) | whose | waiting_columns(away)
+            yield "trim_waits", waiting
+            yield "put_away", waiting
+        if undoing := batch.of(Undoing):
+            yield "begin_undoing", whose | {"keys": Bigints([record.run for record in undoing])}
+        if handed := batch.of(HandOver):
+            yield "hand_over", lives(handed) | whose
+        if parks := batch.of(Park):
+            yield "park_runs", lives(parks) | whose | {"reason": Texts([park.reason for park in parks])}
 
     def _start_statements(self, starts: list[StartRecord]) -> Iterable[tuple[str, dict[str, Any]]]:
         if not starts:

@@ -177,6 +177,12 @@ class PutAway(Record):
         self.run, self.outcome, self.waits, self.claim = run, Outcome.PENDING, waits, claim
 
 
+class Undoing(Record):
+    """A run that has failed, and now undoes what it has done."""
+
+    __slots__ = ()
+
+
 class HandOver(Record):
     """A run that goes back to the queue."""
 

@@ -3,7 +3,7 @@
 from perdure.app import BlockingPerdure as Perdure
 from perdure.app import BlockingRuns as Runs
 from perdure.client import BlockingHandle as Handle
-from perdure.context import info, now, random, shield, uuid4
+from perdure.context import info, now, random, saga, shield, uuid4
 from perdure.sync.calls import run_step, start
 from perdure.sync.clock import sleep, sleep_until
 from perdure.sync.concurrency import gather, map_steps, race, wait_any
@@ -24,6 +24,7 @@ __all__ = [
     "random",
     "receive",
     "run_step",
+    "saga",
     "send",
     "send_many",
     "set_event",

@@ -90,7 +90,7 @@ class Executor:
             records=records,
             waits=claimed.waits,
             intents=frozenset(claimed.intents),
-            cancel=claimed.cancel,
+            cancel=CancelReason.NONE if claimed.cancel is CancelReason.UNDOING else claimed.cancel,
             claim=claimed.claim,
         )
         run.cancel_told = False

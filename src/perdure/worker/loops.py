@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import Any
 
-from perdure.core.loop import Outbox
-from perdure.core.run import current
+from perdure.core.branch import current
+from perdure.core.outbox import Outbox
 from perdure.core.tasks import install_task_factory
 
 
