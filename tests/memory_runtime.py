@@ -147,7 +147,7 @@ class Life:
             definition.signature.encode_call(args, {}),
             records=self.past.records(),
             waits=self.past.waits(),
-            intents=frozenset(record.position for record in self.past.of(IntentRecord)),
+            intents={record.position: None for record in self.past.of(IntentRecord)},
             cancel=CancelReason.ASKED if cancelled else CancelReason.NONE,
         )
         return self.run
@@ -255,6 +255,14 @@ class Life:
         signal = Signal()
         self.later(lambda: signal.settle((False, b'"the other\'s"')))
         return signal
+
+    def rows_of(self, key: int, name: str, place: int) -> Signal:
+        signal = Signal()
+        self.later(lambda: signal.settle([]))
+        return signal
+
+    def unwatch_rows(self, key: int, name: str, place: int, signal: Signal) -> None:
+        return
 
     def unwatch_event(self, key: int, name: str, signal: Signal) -> None:
         return

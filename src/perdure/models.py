@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, Literal, TypeVar
 
-Item = TypeVar("Item")
+Input = TypeVar("Input")
 Result = TypeVar("Result")
+Payload_co = TypeVar("Payload_co", covariant=True)
 OnConflict = Literal["attach", "reject", "restart_if_failed"]
 ParentClose = Literal["cancel", "abandon", "wait"]
 Duration = float | timedelta
@@ -229,20 +230,35 @@ class RunDetail:
 
 
 @dataclass(frozen=True, slots=True)
-class MapFailure(Generic[Item]):
+class Item(Generic[Payload_co]):
+    """One item of a stream; the next one has a higher offset."""
+
+    offset: int
+    value: Payload_co
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """The items of a stream from this offset up to here do not count: the attempt failed that wrote them."""
+
+    from_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapFailure(Generic[Input]):
     """An item for which `map_steps` failed: its place, itself, and the error."""
 
     index: int
-    item: Item
+    item: Input
     error: Exception
 
 
 @dataclass(frozen=True, slots=True)
-class MapResult(Generic[Item, Result]):
+class MapResult(Generic[Input, Result]):
     """What `map_steps` brought: results in the order of the items, without those that failed, and the failures."""
 
     results: list[Result]
-    failures: list[MapFailure[Item]]
+    failures: list[MapFailure[Input]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +272,7 @@ class Info:
         attempt: number of this attempt of the step, from 1.
         idempotency_key: the same for every attempt of this step, also after a crash, and no other step's.
         worker: number of the worker process.
+        heartbeat: what the step's last attempt said of its progress (`perdure.heartbeat`), or None.
     """
 
     run_id: str
@@ -264,6 +281,7 @@ class Info:
     attempt: int
     idempotency_key: str
     worker: int
+    heartbeat: Any = None
 
 
 def seconds_of(duration: Duration, what: str) -> float:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast, overload
 
 from perdure.client.colours import blocking
-from perdure.client.exchange import MISSING
+from perdure.client.exchange import MISSING, reading
 from perdure.client.handles import AnyHandle
 from perdure.client.operations import Operation
-from perdure.client.topics import Topic
-from perdure.models import Duration, EventInfo, RunInfo, Status, StepInfo
+from perdure.client.topics import Topic, named
+from perdure.models import Discarded, Duration, EventInfo, Item, RunInfo, Status, StepInfo
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -108,6 +108,23 @@ class BlockingHandle(AnyHandle[R_co]):
     ) -> Any:
         """Return the last value of the run's event; wait until it is set. See `perdure.get_event`."""
         return self._now(lambda: self._get_event(key, type, timeout, default))
+
+    @overload
+    def stream(self, key: Topic[T], *, offset: int = 0) -> Iterator[Item[T] | Discarded]: ...
+    @overload
+    def stream(self, key: str, *, type: type[T], offset: int = 0) -> Iterator[Item[T] | Discarded]: ...
+    @overload
+    def stream(self, key: str, *, offset: int = 0) -> Iterator[Item[Any] | Discarded]: ...
+    def stream(
+        self, key: Topic[Any] | str, *, type: Any = None, offset: int = 0
+    ) -> Iterator[Item[Any] | Discarded]:
+        """Read the run's stream, as it is written; see `perdure.sync.read_stream`."""
+        wanted = named(key, type)
+        place: int | None = offset
+        while place is not None:
+            at = place
+            items, place = self._now(lambda: reading(self._app, self.id, wanted, at))  # noqa: B023
+            yield from items
 
     def events(self) -> tuple[EventInfo, ...]:
         """Every value of every event of the run, oldest first; not inside a workflow."""

@@ -15,15 +15,16 @@ import msgspec
 from perdure.client.current import App
 from perdure.client.operations import Operation, found, read
 from perdure.client.topics import Named, written
-from perdure.core import events, messages
+from perdure.core import events, messages, streams
+from perdure.core.body import running
 from perdure.core.branch import Branch, current
 from perdure.core.effects import Await, Use
 from perdure.core.messages import Message, has_ended, no_such_run
-from perdure.errors import DatabaseUnavailable, RunEnded, SerializationError, WaitTimeout
-from perdure.models import Duration, EventInfo, seconds_of
+from perdure.errors import DatabaseUnavailable, NotInWorkflow, RunEnded, SerializationError, WaitTimeout
+from perdure.models import Discarded, Duration, EventInfo, Item, seconds_of
 from perdure.serial import Payload, decode_failure, encode_failure
 from perdure.store import messages as stored
-from perdure.store.records import MessageRecord, Outcome, Ticket
+from perdure.store.records import MessageRecord, Outcome, StreamKind, Ticket
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Request[Any]")
@@ -196,3 +197,55 @@ def _letter(stored: bytes) -> Letter:
         return msgspec.json.decode(stored, type=Letter)
     except msgspec.MsgspecError as error:
         raise SerializationError(f"no update: {error}") from error
+
+
+def reading(app: App, id: str, stream: Named, offset: int) -> Operation:
+    """The next rows of a stream from an offset on, as users see them; whether it has ended, and where to go on."""
+    branch = current.get()
+    if branch is not None:
+        row = yield from streams.read_row(branch, id, stream.name, offset)
+        return _items([] if row is None else [row], stream)
+    key, _ = yield Use(lambda: found(app, id))
+    signal = app.runtime.rows_of(key, stream.name, offset)
+    try:
+        yield signal
+    finally:
+        app.runtime.unwatch_rows(key, stream.name, offset, signal)
+    if signal.error is not None:
+        raise signal.error
+    return _items(signal.value, stream)
+
+
+def _items(
+    rows: Sequence[tuple[int, int, bytes]], stream: Named
+) -> tuple[list[Item[Any] | Discarded], int | None]:
+    items: list[Item[Any] | Discarded] = []
+    for place, kind, value in rows:
+        if kind == StreamKind.END:
+            return items, None
+        if kind == StreamKind.DISCARDED:
+            items.append(Discarded(int(value)))
+        else:
+            items.append(Item(place, stream.payload.decode(value)))
+    return items, rows[-1][0] + 1 if rows else None
+
+
+def writing(key: str, stored: bytes, kind: StreamKind = StreamKind.ITEM) -> Operation:
+    """Write on a stream: as a step of workflow code, or from the body of one."""
+    branch, body = current.get(), running.get()
+    if branch is not None:
+        yield from streams.write(branch, key, stored, kind)
+    elif body is not None:
+        ticket = body.write(key, stored, kind)
+        if ticket is not None:
+            yield ticket
+    else:
+        raise NotInWorkflow("a stream is written by a workflow or by a step that it called")
+
+
+def beating(details: Any) -> None:
+    """Note the progress of the body that is running."""
+    body = running.get()
+    if body is None:
+        raise NotInWorkflow("heartbeat(...) is said by the body of a step that a workflow called")
+    body.heartbeat(written("heartbeat", details)[1])

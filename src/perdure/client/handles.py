@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Generic, TypeVar, overload
 
 from perdure.client.colours import on_loop
 from perdure.client.current import App
-from perdure.client.exchange import MISSING, getting, listing, sending, updating
+from perdure.client.exchange import MISSING, getting, listing, reading, sending, updating
 from perdure.client.operations import (
     Operation,
     act,
@@ -23,7 +23,7 @@ from perdure.client.topics import Topic, named, written
 from perdure.core.effects import Use
 from perdure.core.messages import Message
 from perdure.core.starting import Start, Started
-from perdure.models import CancelReason, Duration, EventInfo, RunInfo, Status, StepInfo
+from perdure.models import CancelReason, Discarded, Duration, EventInfo, Item, RunInfo, Status, StepInfo
 from perdure.serial import Payload
 
 R_co = TypeVar("R_co", covariant=True)
@@ -217,6 +217,24 @@ class Handle(AnyHandle[R_co]):
     ) -> Coroutine[object, None, Any]:
         """Return the last value of the run's event; wait until it is set. See `perdure.get_event`."""
         return on_loop(lambda: self._get_event(key, type, timeout, default), self._app)
+
+    @overload
+    def stream(self, key: Topic[T], *, offset: int = 0) -> AsyncIterator[Item[T] | Discarded]: ...
+    @overload
+    def stream(self, key: str, *, type: type[T], offset: int = 0) -> AsyncIterator[Item[T] | Discarded]: ...
+    @overload
+    def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[Item[Any] | Discarded]: ...
+    async def stream(
+        self, key: Topic[Any] | str, *, type: Any = None, offset: int = 0
+    ) -> AsyncIterator[Item[Any] | Discarded]:
+        """Read the run's stream, as it is written; see `perdure.read_stream`."""
+        wanted = named(key, type)
+        place: int | None = offset
+        while place is not None:
+            at = place
+            items, place = await on_loop(lambda: reading(self._app, self.id, wanted, at), self._app)  # noqa: B023
+            for item in items:
+                yield item
 
     def events(self) -> Coroutine[object, None, tuple[EventInfo, ...]]:
         """Every value of every event of the run, oldest first; not inside a workflow."""

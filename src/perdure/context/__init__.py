@@ -5,18 +5,22 @@ from perdure.context.clock import info, now, random, sleep, sleep_until, uuid4
 from perdure.context.concurrency import Winner, map_steps, race, shield, timeout, wait_any
 from perdure.context.events import get_event, set_event
 from perdure.context.messages import Request, receive, send, send_many, updates
+from perdure.context.streams import close_stream, heartbeat, read_stream, write_stream
 from perdure.context.undoing import Saga, saga
 
 __all__ = [
     "Request",
     "Saga",
     "Winner",
+    "close_stream",
     "get_event",
+    "heartbeat",
     "info",
     "map_steps",
     "now",
     "race",
     "random",
+    "read_stream",
     "receive",
     "run_step",
     "saga",
@@ -31,4 +35,5 @@ __all__ = [
     "updates",
     "uuid4",
     "wait_any",
+    "write_stream",
 ]

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeVar
 
+from perdure.core.body import running
 from perdure.core.branch import Unwind, current, step_info
 from perdure.core.effects import AtGate, Await, DurableWait, Invoke, Pause, StopHere, TakeGate, Use
 from perdure.core.gate import Call
@@ -214,6 +215,7 @@ def body_context(effect: Invoke) -> Context:
 def _enter_body(effect: Invoke) -> None:
     current.set(None)
     step_info.set(effect.info)
+    running.set(effect.body)
 
 
 async def _use(effect: Use, runtime: Runtime | None) -> Any:

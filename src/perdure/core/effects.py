@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perdure.core.body import Body
 from perdure.core.gate import Call
 from perdure.models import Info
 from perdure.store.session import Use
@@ -21,6 +22,7 @@ class Invoke:
     kwargs: Mapping[str, Any]
     is_async: bool
     info: Info | None = None
+    body: Body | None = None
     timeout: float | None = None
     late: Signal | None = None
     """Settled when a thread that ran out of time has ended after all."""

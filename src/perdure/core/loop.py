@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, Final
 
@@ -71,6 +72,13 @@ class LoopHost:
     def submit(self, ticket: Ticket) -> None:
         """Send a ticket with the others of this turn of the loop."""
         self._outbox.add(self.run.runtime, ticket)
+
+    def soon(self, make: Callable[[], Ticket]) -> None:
+        """Have a ticket made and sent, in the order of such calls; from any thread."""
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001  (no error, no cost)
+            self.submit(make())
+        else:
+            self._loop.call_soon_threadsafe(lambda: self.submit(make()))
 
     # -- the root ----------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from perdure.store.records import (
     PutAway,
     Record,
     StepRecord,
+    StreamRecord,
     Ticket,
     WaitRecord,
 )
@@ -73,9 +74,11 @@ class Run:
         "over",
         "parked_reason",
         "pending",
+        "progress",
         "root",
         "runtime",
         "shields",
+        "streams",
         "tasks",
         "timeout",
         "undo",
@@ -84,6 +87,7 @@ class Run:
         "waiting",
         "waits",
         "waits_for",
+        "written",
     )
 
     def __init__(
@@ -96,7 +100,7 @@ class Run:
         *,
         records: Iterable[Recorded] = (),
         waits: dict[str, float] | None = None,
-        intents: frozenset[str] = frozenset(),
+        intents: Mapping[str, bytes | None] | None = None,
         cancel: CancelReason = CancelReason.NONE,
         claim: int = 0,
     ) -> None:
@@ -119,8 +123,12 @@ class Run:
         self.waiting: dict[str, Waiting] = {}
         self.waits = waits or {}
         self.waited = bool(waits)
-        self.intents = set(intents)
+        self.intents = set(intents or ())
         """Positions of bodies that have begun, of those that say so."""
+        self.progress = {place: detail for place, detail in (intents or {}).items() if detail is not None}
+        """What bodies said of their progress."""
+        self.streams: dict[str, int] = {}
+        self.written: dict[str, dict[str, int]] = {}
         self.undo: list[Compensation] = []
         """What undoes the steps that are done, oldest first."""
         self.undoing = False
@@ -256,6 +264,9 @@ class Run:
             if told.group is None:
                 group = group or self.gate.next_group()
                 records.append(self.record_of(call, told, group, order))
+            for record in told.with_records:
+                if isinstance(record, StreamRecord):
+                    record.place = self.next_place(record.key)  # in the order in which they are sent
             records += told.with_records
             if told.then is not None:
                 then.append(told.then)
@@ -279,6 +290,12 @@ class Run:
             told.seconds,
             told.message,
         )
+
+    def next_place(self, key: str) -> int:
+        """The place of the next item of a stream."""
+        place = self.streams.get(key, 0)
+        self.streams[key] = place + 1
+        return place
 
     def tell_cancel(self) -> None:
         """Record that the code is told to stop here."""

@@ -78,6 +78,14 @@ class Runtime(Protocol):
         """Settled with (failed, value) once that run has set the event, or how it ended if it never did."""
         ...
 
+    def rows_of(self, key: int, name: str, place: int) -> Signal:
+        """Settled with rows of that run's stream from this place on; with none once it has ended."""
+        ...
+
+    def unwatch_rows(self, key: int, name: str, place: int, signal: Signal) -> None:
+        """Nobody waits for those rows with this signal any more."""
+        ...
+
     def unwatch_event(self, key: int, name: str, signal: Signal) -> None:
         """Nobody waits for that event with this signal any more."""
         ...

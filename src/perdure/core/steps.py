@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from perdure.core.body import Body, discard
 from perdure.core.branch import Branch, Unwind
 from perdure.core.effects import Invoke, Pause
 from perdure.core.gate import Call, Told
@@ -16,9 +17,10 @@ from perdure.core.run import Compensation, Run
 from perdure.errors import Cancelled, NonDeterminismError, OutcomeUnknown, SerializationError, StepTimeout
 from perdure.models import Info, Kind
 from perdure.policy import next_attempt
-from perdure.serial import check_size, record_failure
+from perdure.serial import Payload, check_size, record_failure
 from perdure.store.records import IntentRecord, StepRecord
 
+_ANYTHING: Final = Payload.of(Any)
 NOT_OF_THE_BODY: Final = (asyncio.CancelledError, Cancelled, Unwind, KeyboardInterrupt, GeneratorExit)
 """What comes through a body from outside. All else is the body's own failure, `SystemExit` too: handing the run on
 would have it end one worker after the other."""
@@ -79,15 +81,21 @@ def run_body(
         yield ticket
         run.confirm(ticket)
         yield from run.barrier()  # other branches may have recorded more meanwhile
+    if call.position in run.written:
+        discard(run, call.position, run.written.pop(call.position))  # an attempt whose worker died
     monotonic = run.runtime.monotonic
     began, attempt = monotonic(), 1
     while True:
         run.check_owner()
         info = info_of(run, call, attempt)
-        body = Invoke(definition.function, args, kwargs, definition.colour, info, definition.timeout)
+        attempted = Body(run, call.position, call.name, info)
+        body = Invoke(
+            definition.function, args, kwargs, definition.colour, info, attempted, definition.timeout
+        )
         try:
             value = yield body
         except BaseException as error:
+            attempted.failed()
             if isinstance(error, NOT_OF_THE_BODY):
                 raise
             run.check_open()
@@ -113,7 +121,14 @@ def info_of(run: Run, call: Call, attempt: int) -> Info:
         attempt=attempt,
         idempotency_key=f"{run.runtime.realm}-{run.key:x}-{call.position}",
         worker=run.runtime.worker,
+        heartbeat=_detail(run, call.position),
     )
+
+
+def _detail(run: Run, position: str) -> Any:
+    """What the last attempt said of its progress."""
+    detail = run.progress.get(position)
+    return None if detail is None else _ANYTHING.decode(detail)
 
 
 def success(run: Run, result: Any, value: Any, attempts: int = 1, seconds: float = 0.0) -> Told:

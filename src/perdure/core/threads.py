@@ -47,6 +47,11 @@ class ThreadHost:
         """Send a ticket to the journal."""
         self.run.runtime.submit(ticket)
 
+    def soon(self, make: Callable[[], Ticket]) -> None:
+        """Have a ticket made and sent, in the order of such calls; from any thread."""
+        with self._lock:
+            self.submit(make())
+
     # -- the root ----------------------------------------------------------------------------------
 
     def _main(self, strand: Strand) -> None:

@@ -71,8 +71,8 @@ select run, position, target, extract(epoch from due - {schema}.clock())::double
 from {schema}.waits where run = any(%(keys)s::bigint[])
 
 -- name: load_intents
--- Which bodies of claimed runs had begun.
-select run, position from {schema}.intents where run = any(%(keys)s::bigint[])
+-- Which bodies of claimed runs had begun, and what they said of their progress.
+select run, position, detail from {schema}.intents where run = any(%(keys)s::bigint[])
 
 -- name: due_waits
 -- Which of these waits are over, and how long the others still take, by the clock of the database.

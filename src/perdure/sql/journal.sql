@@ -126,6 +126,14 @@ select t.run, t.position, t.name, %(worker)s::bigint
 from unnest(%(run)s::bigint[], %(position)s::text[], %(name)s::text[]) as t (run, position, name)
 on conflict do nothing
 
+-- name: note_progress
+-- What the bodies of steps last said of their progress, for their next attempts.
+insert into {schema}.intents (run, position, name, worker, detail)
+select t.run, t.position, t.name, %(worker)s::bigint, t.detail
+from unnest(%(run)s::bigint[], %(position)s::text[], %(name)s::text[], %(detail)s::bytea[])
+     as t (run, position, name, detail)
+on conflict (run, position) do update set detail = excluded.detail
+
 -- name: end_runs
 -- End runs that this worker owns. An end stands only if nobody asked for a cancel before (or the end is
 -- the answer to that); the lock on the live row decides between the two. The delete names no row of `t`: a

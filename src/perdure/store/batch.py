@@ -22,8 +22,10 @@ from perdure.store.columns import (
     end_parameters,
     lives,
     places,
+    progress_columns,
     step_columns,
     step_parameters,
+    stream_columns,
     wait_columns,
     waiting_columns,
 )
@@ -45,11 +47,13 @@ from perdure.store.records import (
     MessageRecord,
     Outcome,
     Park,
+    ProgressRecord,
     PutAway,
     Record,
     SendRecord,
     StartRecord,
     StepRecord,
+    StreamRecord,
     Ticket,
     Undoing,
     WaitRecord,
@@ -186,6 +190,8 @@ class BatchWriter:
         yield from send_statements(batch.of(MessageRecord), batch.of(SendRecord), self._worker)
         if events := batch.of(EventRecord):
             yield "add_events", event_columns(events) | self._identity
+        if items := batch.of(StreamRecord):
+            yield "add_stream_items", stream_columns(items) | self._identity
         if waits := batch.of(WaitRecord):
             yield "add_waits", wait_columns(waits)
         if answered := batch.of(AnsweredWait):
@@ -193,6 +199,9 @@ class BatchWriter:
         if intents := batch.of(IntentRecord):
             names = {"name": Texts([intent.name for intent in intents])}
             yield "add_intents", places(intents) | names | self._identity
+        # Of each body the last word only: a row is changed once in a statement.
+        if progress := list({(p.run, p.position): p for p in batch.of(ProgressRecord)}.values()):
+            yield "note_progress", progress_columns(progress) | self._identity
 
     def _changes(self, batch: Batch) -> Iterable[tuple[str, dict[str, Any]]]:
         """What becomes of runs, whose rows are locked by now."""

@@ -33,7 +33,11 @@ class ClaimedRun:
     remaining: float | None
     steps: list[tuple[Any, ...]] = field(default_factory=list)
     waits: dict[str, float] = field(default_factory=dict)
-    intents: set[str] = field(default_factory=set)
+    intents: dict[str, bytes | None] = field(default_factory=dict)
+    streams: dict[str, int] = field(default_factory=dict)
+    """The next place of each of its streams."""
+    written: dict[str, dict[str, int]] = field(default_factory=dict)
+    """From which place on the body at a position wrote on which stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +105,15 @@ def load_histories(connection: Connection, database: Database, runs: Sequence[Cl
         place = (rows[-1][0], rows[-1][1])
     for run, position, _, remaining in connection.execute(database.statements["load_waits"], {"keys": keys}):
         by_key[run].waits[position] = max(0.0, remaining or 0.0)
-    for run, position in connection.execute(database.statements["load_intents"], {"keys": keys}):
-        by_key[run].intents.add(position)
+    for run, position, detail in connection.execute(database.statements["load_intents"], {"keys": keys}):
+        by_key[run].intents[position] = None if detail is None else bytes(detail)
+    for run, key, position, last, first in connection.execute(
+        database.statements["load_streams"], {"keys": keys}
+    ):
+        streams = by_key[run].streams
+        streams[key] = max(streams.get(key, 0), last + 1)
+        if position is not None and first is not None:
+            by_key[run].written.setdefault(position, {})[key] = first
 
 
 def owned(connection: Connection, database: Database, worker: int) -> list[int]:

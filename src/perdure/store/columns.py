@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perdure.store.arrays import Bigints, Blobs, Booleans, Doubles, Integers, Reals, Smallints, Texts
-from perdure.store.records import EndRecord, PutAway, StepRecord, WaitRecord
+from perdure.store.records import EndRecord, ProgressRecord, PutAway, StepRecord, StreamRecord, WaitRecord
 
 
 def lives(records: Sequence[Any]) -> dict[str, Any]:
@@ -86,3 +86,22 @@ def waiting_columns(away: Sequence[PutAway]) -> dict[str, Any]:
         "position": Texts([position for _, position, _ in waits]),
         "seen": Bigints([seen for _, _, seen in waits]),
     }
+
+
+def stream_columns(items: Sequence[StreamRecord]) -> dict[str, Any]:
+    """Many rows of streams."""
+    return {
+        "run": Bigints([item.run for item in items]),
+        "key": Texts([item.key for item in items]),
+        "place": Bigints([item.place for item in items]),
+        "kind": Smallints([item.kind for item in items]),
+        "value": Blobs([item.value for item in items]),
+        "position": Texts([item.position for item in items]),
+        "rides": Texts([item.rides for item in items]),
+    }
+
+
+def progress_columns(notes: Sequence[ProgressRecord]) -> dict[str, Any]:
+    """What bodies said of their progress."""
+    names = {"name": Texts([note.name for note in notes])}
+    return places(notes) | names | {"detail": Blobs([note.detail for note in notes])}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 
 from perdure.store.signal import Signal
 
@@ -175,6 +175,45 @@ class PutAway(Record):
 
     def __init__(self, run: int, waits: Mapping[str, int | None], claim: int = 0) -> None:
         self.run, self.outcome, self.waits, self.claim = run, Outcome.PENDING, waits, claim
+
+
+class ProgressRecord(Record):
+    """What the body of a step last said of its progress."""
+
+    __slots__ = ("detail", "name", "position")
+
+    def __init__(self, run: int, position: str, name: str, detail: bytes) -> None:
+        self.run, self.outcome, self.position = run, Outcome.PENDING, position
+        self.name, self.detail = name, detail
+
+
+class StreamKind(IntEnum):
+    """What a row of a stream is."""
+
+    ITEM = 0
+    DISCARDED = 1
+    """The items from the place in `value` on are of a failed attempt."""
+    END = 2
+
+
+class StreamRecord(Record):
+    """A row of a stream, by the body at `position`, or riding on the step at `rides`; numbered when it is sent."""
+
+    __slots__ = ("key", "kind", "place", "position", "rides", "value")
+
+    def __init__(
+        self,
+        run: int,
+        key: str,
+        kind: StreamKind,
+        value: bytes,
+        *,
+        position: str | None = None,
+        rides: str | None = None,
+    ) -> None:
+        self.run, self.outcome, self.key, self.kind = run, Outcome.PENDING, key, kind
+        self.value, self.position, self.rides = value, position, rides
+        self.place = -1
 
 
 class Undoing(Record):

@@ -9,19 +9,23 @@ from perdure.sync.clock import sleep, sleep_until
 from perdure.sync.concurrency import gather, map_steps, race, wait_any
 from perdure.sync.events import get_event, set_event
 from perdure.sync.messages import Request, receive, send, send_many, updates
+from perdure.sync.streams import close_stream, heartbeat, read_stream, write_stream
 
 __all__ = [
     "Handle",
     "Perdure",
     "Request",
     "Runs",
+    "close_stream",
     "gather",
     "get_event",
+    "heartbeat",
     "info",
     "map_steps",
     "now",
     "race",
     "random",
+    "read_stream",
     "receive",
     "run_step",
     "saga",
@@ -35,4 +39,5 @@ __all__ = [
     "updates",
     "uuid4",
     "wait_any",
+    "write_stream",
 ]

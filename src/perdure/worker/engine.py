@@ -35,7 +35,7 @@ from perdure.worker.producer import Producer
 from perdure.worker.reaper import Reaper
 from perdure.worker.service import Service
 from perdure.worker.timers import Timers
-from perdure.worker.watcher import Watcher
+from perdure.worker.watcher import Watcher, app_closed
 
 logger = logging.getLogger("perdure.worker")
 
@@ -157,6 +157,7 @@ class Engine:
         for service in stop_last:
             service.stop()
         self.watcher.abandon()
+        self.mail.abandon(app_closed())
         self.pools.close()
         self.loops.close()
 
@@ -227,7 +228,7 @@ class Engine:
             self.producer.wake()
         if ENDED in kinds:
             self.watcher.wake()
-        if MAIL in kinds or ENDED in kinds:
+        if (MAIL in kinds or ENDED in kinds) and self.mail.awaited:
             self.mail.wake()
 
     # -- commands --------------------------------------------------------------------------------------

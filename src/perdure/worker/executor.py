@@ -89,10 +89,11 @@ class Executor:
             claimed.input,
             records=records,
             waits=claimed.waits,
-            intents=frozenset(claimed.intents),
+            intents=claimed.intents,
             cancel=CancelReason.NONE if claimed.cancel is CancelReason.UNDOING else claimed.cancel,
             claim=claimed.claim,
         )
+        run.streams, run.written = claimed.streams, claimed.written
         run.cancel_told = False
         if told and run.cancel_reason is CancelReason.NONE:
             run.cancel_reason = CancelReason.ASKED

@@ -21,6 +21,7 @@ from perdure.store.records import (
     Park,
     SendRecord,
     StartRecord,
+    StreamRecord,
 )
 from perdure.worker.service import Service
 
@@ -55,10 +56,11 @@ class Hints(Service):
         parents = [end.run for end in batch.of(EndRecord) if end.parent]
         news = [record.run for record in batch.of(EventRecord)]
         sent = bool(batch.of(MessageRecord) or batch.of(SendRecord))
+        written = bool(batch.of(StreamRecord))
         queued = any(start.options is not None for start in batch.of(StartRecord)) or bool(batch.of(HandOver))
         number = self._engine.incarnation.worker
         kinds = {WORK} if queued or sent else set()  # who waits for a message is woken with it
-        if sent or news:
+        if sent or news or written:
             kinds.add(MAIL)
         if any(key >> 32 != number for key in ends):
             kinds.add(ENDED)

@@ -169,11 +169,19 @@ class Incarnation:
 
     def event_of(self, key: int, name: str) -> Signal:
         """Settled once that run has set the event, or has ended without."""
-        return self._engine.mail.watch(key, name)
+        return self._engine.mail.event_of(key, name)
+
+    def rows_of(self, key: int, name: str, place: int) -> Signal:
+        """Settled with rows of that run's stream from this place on; with none once it has ended."""
+        return self._engine.mail.rows_of(key, name, place)
+
+    def unwatch_rows(self, key: int, name: str, place: int, signal: Signal) -> None:
+        """Nobody waits for those rows with this signal any more."""
+        self._engine.mail.rows.remove((key, name, place), signal)
 
     def unwatch_event(self, key: int, name: str, signal: Signal) -> None:
         """Nobody waits for that event with this signal any more."""
-        self._engine.mail.unwatch(key, name, signal)
+        self._engine.mail.events.remove((key, name), signal)
 
     def can_run(self, definition: WorkflowDefinition, version: str | None) -> bool:
         """Whether runs of it, of this version, may run in this process."""

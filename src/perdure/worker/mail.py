@@ -1,4 +1,4 @@
-"""The mail: brings messages and events to those who wait for them in this process.
+"""The mail: brings messages, events and streams to those who wait for them in this process.
 
 It looks when a hint comes, when somebody begins to wait, and every second as long as somebody does; for all of them
 in one statement. Runs that were put away are woken by whoever sends, in the sender's own transaction.
@@ -10,16 +10,16 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from perdure.core.mailbox import Mailbox
-from perdure.store import messages, runs
+from perdure.store import messages, streams
+from perdure.store import runs as stored
 from perdure.store.signal import Signal
 from perdure.worker.service import Service
+from perdure.worker.watched import AT_ONCE, Watched
 
 if TYPE_CHECKING:
     from perdure.worker.engine import Engine
 
 POLL_SECONDS: Final = 1.0
-AT_ONCE: Final = 1000
-"""Topics, and events, asked for in one look; with more of them, each waits its turn."""
 
 
 class Mail(Service):
@@ -32,7 +32,10 @@ class Mail(Service):
         self._engine = engine
         self._lock = threading.Lock()
         self._lines: dict[tuple[int, str], Mailbox] = {}
-        self._events: dict[tuple[int, str], list[Signal]] = {}
+        self.events: Watched[tuple[int, str]] = Watched()
+        """By run and name; settled with (failed, value) of the event, or with how the run ended without it."""
+        self.rows: Watched[tuple[int, str, int]] = Watched()
+        """By run, stream and place; settled with rows from there on, or with none once the run has ended."""
 
     def expect(self, mailbox: Mailbox, topic: str) -> None:
         """Look for messages of this topic, as long as the mailbox wants one."""
@@ -40,30 +43,33 @@ class Mail(Service):
             self._lines[mailbox.run, topic] = mailbox
         self.wake()
 
-    def watch(self, run: int, key: str) -> Signal:
-        """A signal whose value will be (failed, value) of an event, or how its run ended without it."""
-        signal = Signal()
-        with self._lock:
-            self._events.setdefault((run, key), []).append(signal)
+    def event_of(self, run: int, key: str) -> Signal:
+        """A signal for an event."""
+        signal = self.events.add((run, key))
         self.wake()
         return signal
 
-    def unwatch(self, run: int, key: str, signal: Signal) -> None:
-        """Nobody waits for it any more."""
-        with self._lock:
-            signals = self._events.get((run, key))
-            if signals and signal in signals:
-                signals.remove(signal)
-                if not signals:
-                    del self._events[run, key]
+    def rows_of(self, run: int, key: str, place: int) -> Signal:
+        """A signal for the rows of a stream."""
+        signal = self.rows.add((run, key, place))
+        self.wake()
+        return signal
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._lines or self.events or self.rows)
 
     def tick(self) -> float | None:
         """Look for all of it once."""
         more = self._deliver()
         self._tell()
-        with self._lock:
-            waits = bool(self._lines or self._events)
-        return 0.0 if more else POLL_SECONDS if waits else None
+        return 0.0 if more else POLL_SECONDS if self.awaited else None
+
+    def abandon(self, error: BaseException) -> None:
+        """The app closes: whoever still waits is told so."""
+        self.events.abandon(error)
+        self.rows.abandon(error)
 
     def _deliver(self) -> bool:
         """Hand messages over; tell whether there were more topics than fit into one look."""
@@ -94,25 +100,19 @@ class Mail(Service):
         return more
 
     def _tell(self) -> None:
-        with self._lock:
-            wanted = list(self._events)[:AT_ONCE]
-            for place in wanted if len(wanted) == AT_ONCE else ():
-                self._events[place] = self._events.pop(place)  # to the end of the line
-        if not wanted:
+        events, rows = self.events.some(), self.rows.some()
+        if not events and not rows:
             return
-        # How a run ended is asked first: what it set before that is then seen.
-        ended = {
-            key: status
-            for key, status, _ in runs.find_ended(self._engine.database, {run for run, _ in wanted})
-        }
-        for place, value in messages.find_events(self._engine.database, wanted).items():
-            self._settle(place, value)
-        for run, key in wanted:
+        # How a run ended is asked first: what it made known before that is then seen.
+        runs = {run for run, _ in events} | {run for run, _, _ in rows}
+        ended = {key: status for key, status, _ in stored.find_ended(self._engine.database, runs)}
+        for place, value in messages.find_events(self._engine.database, events).items() if events else ():
+            self.events.settle(place, value)
+        for run, key in events:
             if run in ended:
-                self._settle((run, key), str(ended[run]))
-
-    def _settle(self, place: tuple[int, str], value: object) -> None:
-        with self._lock:
-            signals = self._events.pop(place, [])
-        for signal in signals:
-            signal.settle(value)
+                self.events.settle((run, key), str(ended[run]))
+        for what, found in streams.find_items(self._engine.database, rows).items() if rows else ():
+            self.rows.settle(what, found)
+        for row in rows:
+            if row[0] in ended:
+                self.rows.settle(row, [])

@@ -39,7 +39,7 @@ class Watcher(Service):
         """A signal whose value will be (status, value), or the reason if the run is parked."""
         signal = Signal()
         if self._closed:
-            signal.settle(error=_app_closed())
+            signal.settle(error=app_closed())
             return signal
         with self._lock:
             self._watched.setdefault(key, []).append(signal)
@@ -58,7 +58,7 @@ class Watcher(Service):
             watched, self._watched = self._watched, {}
         for signals in watched.values():
             for signal in signals:
-                signal.settle(error=_app_closed())
+                signal.settle(error=app_closed())
 
     def unwatch(self, key: int, signal: Signal) -> None:
         """Nobody waits for it any more."""
@@ -99,7 +99,8 @@ class Watcher(Service):
             settle(signals)
 
 
-def _app_closed() -> PerdureError:
+def app_closed() -> PerdureError:
+    """The error for those who still wait while the app closes."""
     return PerdureError(
         "the app is closing while this run is awaited; the run goes on, here later or elsewhere"
     )
