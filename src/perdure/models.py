@@ -23,7 +23,7 @@ DEFAULT_QUEUE: Final = "default"
 
 
 class Status(StrEnum):
-    """Where a run stands. The last three are final."""
+    """Where a run stands. The last four are final."""
 
     SCHEDULED = "scheduled"
     QUEUED = "queued"
@@ -34,6 +34,8 @@ class Status(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    CONTINUED = "continued"
+    """It went on as new, under the same id (`continue_as_new`); seen of no run but its earlier lives."""
 
     @property
     def code(self) -> int:
@@ -43,7 +45,7 @@ class Status(StrEnum):
     @property
     def final(self) -> bool:
         """Whether a run of this status has ended."""
-        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.CONTINUED)
 
     @classmethod
     def of(cls, code: int) -> Status:

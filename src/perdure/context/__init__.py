@@ -1,6 +1,7 @@
 """What code can say while it runs. The async half, and what has no colour; `sync` has the other half."""
 
 from perdure.context.calls import run_step, start
+from perdure.context.change import continue_as_new, deprecate_patch, patched
 from perdure.context.clock import info, now, random, sleep, sleep_until, uuid4
 from perdure.context.concurrency import Winner, map_steps, race, shield, timeout, wait_any
 from perdure.context.events import get_event, set_event
@@ -13,11 +14,14 @@ __all__ = [
     "Saga",
     "Winner",
     "close_stream",
+    "continue_as_new",
+    "deprecate_patch",
     "get_event",
     "heartbeat",
     "info",
     "map_steps",
     "now",
+    "patched",
     "race",
     "random",
     "read_stream",

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from perdure.core.run import Run
 
 
+class GoOnAsNew(BaseException):
+    """Ends this life of a run, whose code begins anew with other arguments; raised by `continue_as_new`."""
+
+    def __init__(self, input: bytes) -> None:
+        super().__init__()
+        self.input = input
+
+
 class Unwind(BaseException):
     """Takes the code of a run off the stack; what it returns or raises afterwards is ignored."""
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Generator
 from typing import Any
 
-from perdure.core.branch import Unwind
+from perdure.core.branch import GoOnAsNew, Unwind
 from perdure.core.run import Run
 from perdure.errors import (
     PerdureError,
@@ -16,7 +16,7 @@ from perdure.errors import (
 )
 from perdure.models import CancelReason, Status
 from perdure.serial import check_size, encode_failure, storable_text
-from perdure.store.records import EndRecord, Fenced, HandOver, Outcome, Park, Record, Ticket
+from perdure.store.records import ContinueRecord, EndRecord, Fenced, HandOver, Outcome, Park, Record, Ticket
 
 logger = logging.getLogger("perdure.run")
 
@@ -26,7 +26,11 @@ class Interrupted(BaseException):
 
 
 def conclude(run: Run, value: Any, error: BaseException | None) -> Generator[Ticket, None, None]:
-    """Record how the code of a run ended: with a value, an error, or an interruption."""
+    """Record how the code of a run ended: with a value, an error, or an interruption.
+
+    Where a cancel came before the end of code that has something to undo, nothing ends yet (`run.over` is false then):
+    what it did is to be undone first, and this to be called again.
+    """
     if run.pending is not None and run.pending.done and run.pending.error is not None:
         if isinstance(run.pending.error, Fenced):
             run.closed = True
@@ -47,6 +51,10 @@ def conclude(run: Run, value: Any, error: BaseException | None) -> Generator[Tic
             break
         assert isinstance(record, EndRecord)
         run.cancel_reason = CancelReason(record.cancel)
+        if run.undo and run.cancel_reason is not CancelReason.AT_ONCE:
+            run.over = False
+            run.tell_cancel()
+            return
         record = _stopped(run)
     run.closed = True
     if isinstance(record, EndRecord):
@@ -91,6 +99,8 @@ def _record(run: Run, value: Any, error: BaseException | None) -> Record:
         return EndRecord(run.key, Status.SUCCEEDED.code, stored, waited=run.waited, parent=run.has_children)
     if isinstance(error, Interrupted | KeyboardInterrupt | GeneratorExit):
         return HandOver(run.key, run.claim)
+    if isinstance(error, GoOnAsNew):
+        return ContinueRecord(run.key, run.runtime.new_key(), error.input)
     return _failed(run, error)
 
 

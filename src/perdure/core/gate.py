@@ -13,7 +13,7 @@ out what it says. A run with a single task and a single call skips it (`next_alo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Container, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -285,6 +285,11 @@ class Gate:
         if not members:
             return self.on_quiet()
         return Decision(replayed=tuple((self._asked.pop(record.position), record) for record in members))
+
+    @property
+    def positions(self) -> Container[str]:
+        """Where something is recorded."""
+        return self._records
 
     def consumed(self) -> Iterable[int]:
         """Numbers of the messages that the record names."""

@@ -20,9 +20,8 @@ from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
 from perdure.core.outbox import Outbox
 from perdure.core.run import Run
-from perdure.core.starting import wait_for_children
 from perdure.core.tasks import Traced, forget_outcome, future_of
-from perdure.core.undo import undo
+from perdure.core.undo import leave, undo
 from perdure.core.waits import WOKEN
 from perdure.errors import NonDeterminismError, SerializationError
 from perdure.models import CancelReason
@@ -101,6 +100,11 @@ class LoopHost:
         current.set(None)
         for ticket in conclude(run, value, error):
             await self._wait_for(ticket)
+        if not run.over:  # a cancel came first
+            await drive(undo(run), run.runtime, self)
+            run.over = True
+            for ticket in conclude(run, None, None):
+                await self._wait_for(ticket)
         # Cut the knot of run, host, task and branches: it would wait for a collection (20 of 85 us a run).
         run.host = self.task = None
         if isinstance(error, KeyboardInterrupt):
@@ -127,11 +131,10 @@ class LoopHost:
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, Exception) or run.cancel_told:
                 await self._branches_ended()
-                await drive(undo(run), run.runtime, self)
-                await drive(wait_for_children(run), run.runtime, self)
+                await drive(leave(run, failed=True), run.runtime, self)
             raise
-        if run.waits_for:
-            await drive(wait_for_children(run), run.runtime, self)
+        if run.waits_for or run.gate.cancels_next:
+            await drive(leave(run, failed=False), run.runtime, self)
         return value
 
     def _meaning(self, cancelled: asyncio.CancelledError) -> BaseException:

@@ -41,6 +41,8 @@ def recorded(
     run = branch.run
     run.check_running()
     position = branch.next_position()
+    if run.unreached:
+        run.unreached.discard(position)
     call = Call(position, kind, name, produce)
     if not run.alone:
         answer = yield AtGate(call)

@@ -73,6 +73,7 @@ class Run:
         "not_undone",
         "over",
         "parked_reason",
+        "patches",
         "pending",
         "progress",
         "root",
@@ -83,6 +84,7 @@ class Run:
         "timeout",
         "undo",
         "undoing",
+        "unreached",
         "waited",
         "waiting",
         "waits",
@@ -125,6 +127,10 @@ class Run:
         self.waited = bool(waits)
         self.intents = set(intents or ())
         """Positions of bodies that have begun, of those that say so."""
+        self.patches: dict[str, bool] = {}
+        recorded = self.gate.positions
+        self.unreached = {place for place in (*(waits or ()), *(intents or ())) if place not in recorded}
+        """Calls that an earlier life had begun, and this one's code has not come to."""
         self.progress = {place: detail for place, detail in (intents or {}).items() if detail is not None}
         """What bodies said of their progress."""
         self.streams: dict[str, int] = {}
@@ -213,6 +219,11 @@ class Run:
             self.closed = True
             self.runtime.fenced()  # for all its runs: none may be dropped while the worker goes on to live
             raise Unwind
+
+    @property
+    def replays(self) -> bool:
+        """Whether an earlier life of the run has come further than this one's code."""
+        return bool(self.unreached) or not self.gate.used_up
 
     @property
     def alone(self) -> bool:

@@ -18,9 +18,8 @@ from perdure.core.drive import drive_blocking
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
 from perdure.core.run import Run
-from perdure.core.starting import wait_for_children
 from perdure.core.strands import Fan, Strand, Word
-from perdure.core.undo import undo
+from perdure.core.undo import leave, undo
 from perdure.core.waits import WOKEN
 from perdure.errors import Cancelled, NonDeterminismError, SerializationError
 from perdure.models import CancelReason
@@ -72,6 +71,10 @@ class ThreadHost:
         current.set(None)
         interrupted = isinstance(error, KeyboardInterrupt | Interrupted)
         drive_blocking(conclude(run, value, error), run.runtime)
+        if not run.over:  # a cancel came first
+            drive_blocking(undo(run), run.runtime, self)
+            run.over = True
+            drive_blocking(conclude(run, None, None), run.runtime)
         run.host = None  # cut the knot of run and host: it would wait for a collection
         if interrupted and error is not None:
             raise error
@@ -87,11 +90,10 @@ class ThreadHost:
         try:
             value = run.definition.function(*args, **kwargs)
         except (Exception, Cancelled):
-            drive_blocking(undo(run), run.runtime, self)
-            drive_blocking(wait_for_children(run), run.runtime, self)
+            drive_blocking(leave(run, failed=True), run.runtime, self)
             raise
-        if run.waits_for:
-            drive_blocking(wait_for_children(run), run.runtime, self)
+        if run.waits_for or run.gate.cancels_next:
+            drive_blocking(leave(run, failed=False), run.runtime, self)
         return value
 
     # -- strands -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 from perdure.core.branch import Branch
 from perdure.core.registry import StepDefinition, TransactionDefinition
 from perdure.core.run import Compensation, Run
+from perdure.core.starting import wait_for_children
 from perdure.core.steps import step
 from perdure.core.transactions import transaction
 from perdure.models import CancelReason
@@ -19,6 +20,15 @@ from perdure.store.records import Undoing
 
 PATH: Final = "!undo/"
 """Positions of what undoes: no branch of the code has one that begins so."""
+
+
+def leave(run: Run, *, failed: bool) -> Generator[Any, Any, None]:
+    """What is still to be done when the code of a run has ended: undo, and wait for children that are not to be left."""
+    if failed:
+        yield from undo(run)
+    yield from wait_for_children(run)
+    if not failed and _cancelled_late(run):
+        yield from undo(run)
 
 
 def undo(run: Run) -> Generator[Any, Any, None]:
@@ -35,6 +45,15 @@ def undo(run: Run) -> Generator[Any, Any, None]:
             yield from called(branch, compensation)
         except Exception as error:
             run.not_undone.append(f"not undone: {compensation.definition.name} failed: {error!r}")
+
+
+def _cancelled_late(run: Run) -> bool:
+    """Whether a replay's code has returned where the record says that it was cancelled after that, and undone."""
+    if not run.gate.cancels_next:
+        return False
+    run.gate.take_cancel()
+    run.cancel_told = True
+    return True
 
 
 def called(branch: Branch, compensation: Compensation) -> Generator[Any, Any, Any]:

@@ -148,6 +148,50 @@ gone as (
 insert into {schema}.ends (key, status, value, worker)
 select t.key, t.status, t.value, %(worker)s::bigint from t join gone using (key)
 
+-- name: continue_runs
+-- End this life of runs that go on as new, and give each a new one under its id, in the same queue; not if a cancel was
+-- asked for before. Each part takes its rows from the one before, so that the id is free when it is given again.
+with t as materialized (
+    select * from unnest(%(keys)s::bigint[], %(next)s::bigint[], %(input)s::bytea[]) as t (key, next, input)),
+gone as (
+    delete from {schema}.live l
+    where l.key = any(%(keys)s::bigint[]) and l.worker = %(worker)s::bigint and l.cancel = 0
+    returning l.key, l.workflow, l.queue, l.priority, l.deadline, l.version, l.parent),
+past as (
+    update {schema}.runs r set superseded = true from gone where r.key = gone.key
+    returning r.key, r.id, r.workflow, r.parent, r.position, r.queue, r.tags),
+born as (
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, worker)
+    select t.next, p.id, p.workflow, t.input, p.parent, p.position, p.queue, gone.version, p.tags, %(worker)s::bigint
+    from t join past p on p.key = t.key join gone on gone.key = t.key
+    returning key),
+living as (
+    insert into {schema}.live (key, workflow, status, queue, priority, arrival, deadline, version, parent)
+    select t.next, gone.workflow, 2, gone.queue, gone.priority, nextval('{schema}.arrivals'), gone.deadline, gone.version,
+           gone.parent
+    from t join born on born.key = t.next join gone on gone.key = t.key)
+insert into {schema}.ends (key, status, value, worker)
+select t.key, 10, convert_to(t.next::text, 'UTF8'), %(worker)s::bigint from t join gone on gone.key = t.key
+
+-- name: move_messages
+-- Messages that the life that has ended did not consume are the next one's.
+update {schema}.messages m set run = t.next
+from unnest(%(keys)s::bigint[], %(next)s::bigint[]) as t (key, next)
+where m.run = t.key and exists (select 1 from {schema}.live l where l.key = t.next)
+  and not exists (select 1 from {schema}.steps s where s.run = m.run and s.message = m.seq)
+
+-- name: move_children
+-- Children that were to end with it are the next one's too.
+update {schema}.live l set parent = t.next
+from unnest(%(keys)s::bigint[], %(next)s::bigint[]) as t (key, next)
+where l.parent = t.key and exists (select 1 from {schema}.live n where n.key = t.next)
+
+-- name: move_waiters
+-- Whoever waits for its end waits for that of the next one.
+update {schema}.waits w set target = t.next
+from unnest(%(keys)s::bigint[], %(next)s::bigint[]) as t (key, next)
+where w.target = t.key and exists (select 1 from {schema}.live n where n.key = t.next)
+
 -- name: record_step_and_end
 -- A batch of a last step and its run's end: one statement with the fence inside.
 with fence as materialized (

@@ -40,6 +40,7 @@ from perdure.store.messages import (
 from perdure.store.prepared import execute_prepared
 from perdure.store.records import (
     AnsweredWait,
+    ContinueRecord,
     EndRecord,
     EventRecord,
     HandOver,
@@ -174,7 +175,7 @@ class BatchWriter:
 
     def _statements(self, batch: Batch) -> Iterable[tuple[str, dict[str, Any]]]:
         """The statements of the batch, in the order in which locks are taken."""
-        kinds = (EndRecord, PutAway, Park, HandOver, Undoing)
+        kinds = (EndRecord, ContinueRecord, PutAway, Park, HandOver, Undoing)
         changed: list[Record] = [record for kind in kinds for record in batch.of(kind)]
         if changed:
             yield "lock_runs", {"keys": Bigints(sorted({record.run for record in changed}))}
@@ -210,6 +211,18 @@ class BatchWriter:
             yield "end_runs", end_columns(ends) | self._identity
             if waited := [end.run for end in ends if end.waited]:
                 yield "drop_waits_of_runs", {"keys": Bigints(waited)}
+        if onward := batch.of(ContinueRecord):
+            lines = {
+                "keys": Bigints([record.run for record in onward]),
+                "next": Bigints([record.next for record in onward]),
+            }
+            yield (
+                "continue_runs",
+                lines | whose | {"input": Blobs([record.input for record in onward])},
+            )
+            yield "move_messages", lines
+            yield "move_children", lines
+            yield "move_waiters", lines
         if away := batch.of(PutAway):
             waiting = lives(away) | whose | waiting_columns(away)
             yield "trim_waits", waiting
@@ -250,6 +263,7 @@ class BatchWriter:
             (StepRecord, "record_steps", self._resolve_steps),
             (StartRecord, "start_runs", self._resolve_starts),
             (EndRecord, "end_runs", self._resolve_ends),
+            (ContinueRecord, "continue_runs", self._resolve_ends),
         ):
             records: list[Any] = batch.of(kind)
             if records and counts[name].rowcount != len(records):

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum, IntEnum, auto
 
+from perdure.models import Status
 from perdure.store.signal import Signal
 
 
@@ -126,6 +127,16 @@ class EndRecord(Record):
         self.run, self.outcome, self.parent = run, Outcome.PENDING, parent
         self.status, self.value, self.regardless, self.waited = status, value, regardless, waited
         self.cancel = 0
+
+
+class ContinueRecord(EndRecord):
+    """The end of a run that goes on as new: under the same id, with the key `next` and another input."""
+
+    __slots__ = ("input", "next")
+
+    def __init__(self, run: int, next: int, input: bytes) -> None:
+        super().__init__(run, Status.CONTINUED.code, str(next).encode())
+        self.next, self.input = next, input
 
 
 class WaitRecord(Record):

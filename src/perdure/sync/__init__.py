@@ -3,8 +3,9 @@
 from perdure.app import BlockingPerdure as Perdure
 from perdure.app import BlockingRuns as Runs
 from perdure.client import BlockingHandle as Handle
-from perdure.context import info, now, random, saga, shield, uuid4
+from perdure.context import deprecate_patch, info, now, patched, random, saga, shield, uuid4
 from perdure.sync.calls import run_step, start
+from perdure.sync.change import continue_as_new
 from perdure.sync.clock import sleep, sleep_until
 from perdure.sync.concurrency import gather, map_steps, race, wait_any
 from perdure.sync.events import get_event, set_event
@@ -17,12 +18,15 @@ __all__ = [
     "Request",
     "Runs",
     "close_stream",
+    "continue_as_new",
+    "deprecate_patch",
     "gather",
     "get_event",
     "heartbeat",
     "info",
     "map_steps",
     "now",
+    "patched",
     "race",
     "random",
     "read_stream",

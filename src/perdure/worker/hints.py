@@ -14,6 +14,7 @@ from perdure.models import CancelReason
 from perdure.store import claims
 from perdure.store.batch import Batch
 from perdure.store.records import (
+    ContinueRecord,
     EndRecord,
     EventRecord,
     HandOver,
@@ -57,7 +58,9 @@ class Hints(Service):
         news = [record.run for record in batch.of(EventRecord)]
         sent = bool(batch.of(MessageRecord) or batch.of(SendRecord))
         written = bool(batch.of(StreamRecord))
-        queued = any(start.options is not None for start in batch.of(StartRecord)) or bool(batch.of(HandOver))
+        queued = any(start.options is not None for start in batch.of(StartRecord)) or bool(
+            batch.of(HandOver) or batch.of(ContinueRecord)
+        )
         number = self._engine.incarnation.worker
         kinds = {WORK} if queued or sent else set()  # who waits for a message is woken with it
         if sent or news or written:

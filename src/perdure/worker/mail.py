@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from perdure.core.mailbox import Mailbox
+from perdure.models import Status
 from perdure.store import messages, streams
 from perdure.store import runs as stored
 from perdure.store.signal import Signal
@@ -105,12 +106,19 @@ class Mail(Service):
             return
         # How a run ended is asked first: what it made known before that is then seen.
         runs = {run for run, _ in events} | {run for run, _, _ in rows}
-        ended = {key: status for key, status, _ in stored.find_ended(self._engine.database, runs)}
+        ended = {
+            key: (status, value) for key, status, value in stored.find_ended(self._engine.database, runs)
+        }
         for place, value in messages.find_events(self._engine.database, events).items() if events else ():
             self.events.settle(place, value)
         for run, key in events:
             if run in ended:
-                self.events.settle((run, key), str(ended[run]))
+                status, end = ended[run]
+                if status is Status.CONTINUED:
+                    self.events.move((run, key), (int(end), key))
+                    self.wake()
+                else:
+                    self.events.settle((run, key), str(status))
         for what, found in streams.find_items(self._engine.database, rows).items() if rows else ():
             self.rows.settle(what, found)
         for row in rows:

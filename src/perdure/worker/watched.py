@@ -55,6 +55,12 @@ class Watched(Generic[K]):
             signal.value = value
         settle(signals)
 
+    def move(self, what: K, to: K) -> None:
+        """Whoever waited for the one now waits for the other."""
+        with self._lock:
+            if signals := self._signals.pop(what, None):
+                self._signals.setdefault(to, []).extend(signals)
+
     def abandon(self, error: BaseException) -> None:
         """Tell everybody that nothing will come."""
         with self._lock:

@@ -70,8 +70,14 @@ class Watcher(Service):
                     del self._watched[key]
 
     def ended(self, key: int, status: Status, value: bytes) -> None:
-        """A run has ended."""
-        self._tell(key, (status, value))
+        """A run has ended; where it went on as new, that is followed."""
+        if status is not Status.CONTINUED:
+            self._tell(key, (status, value))
+            return
+        with self._lock:
+            if signals := self._watched.pop(key, None):
+                self._watched.setdefault(int(value), []).extend(signals)
+        self.wake()
 
     def parked(self, key: int, reason: str) -> None:
         """A run is parked."""
@@ -85,7 +91,7 @@ class Watcher(Service):
                 self._watched[key] = self._watched.pop(key)  # to the end of the line
         if keys:
             for key, status, value in runs.find_ended(self._engine.database, keys):
-                self._tell(key, (status, value))
+                self.ended(key, status, value)
             for key, reason in runs.find_parked(self._engine.database, keys):
                 self.parked(key, reason)
         return POLL_SECONDS if keys else None
