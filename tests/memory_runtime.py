@@ -21,6 +21,7 @@ from typing import Any
 from perdure.core.gate import Recorded
 from perdure.core.loop import LoopHost
 from perdure.core.mailbox import Mailbox
+from perdure.core.middleware import Middleware
 from perdure.core.outbox import Outbox
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
@@ -119,6 +120,8 @@ class Life:
     home_queue: str = "default"
     realm: str = "memory"
     exceptions: tuple[type[BaseException], ...] = ()
+    middleware: tuple[Middleware, ...] = ()
+    instances: Mapping[str, object] = field(default_factory=dict)
     submitted: list[Ticket] = field(default_factory=list)
     committed: list[Unit] = field(default_factory=list)
     run: Run | None = None
@@ -255,6 +258,9 @@ class Life:
         signal = Signal()
         self.later(lambda: signal.settle((False, b'"the other\'s"')))
         return signal
+
+    def name_of_instance(self, instance: object) -> str:
+        return next(name for name, known in self.instances.items() if known is instance)
 
     def rows_of(self, key: int, name: str, place: int) -> Signal:
         signal = Signal()

@@ -37,6 +37,7 @@ from perdure.context import (
     wait_any,
     write_stream,
 )
+from perdure.core.middleware import Middleware, StartInfo
 from perdure.declare import (
     AsyncConnection,
     AsyncStep,
@@ -112,6 +113,7 @@ __all__ = [
     "Item",
     "MapFailure",
     "MapResult",
+    "Middleware",
     "NoCurrentApp",
     "NonDeterminismError",
     "NotInWorkflow",
@@ -131,6 +133,7 @@ __all__ = [
     "Saga",
     "SchemaMismatch",
     "SerializationError",
+    "StartInfo",
     "Status",
     "StepFailed",
     "StepInfo",

@@ -66,7 +66,7 @@ class Perdure(BaseApp):
         **options: Unpack[Options],
     ) -> Coroutine[object, None, Handle[Any]]:
         """Start a workflow by its stored name, whose code need not be here; see `AsyncWorkflow.options`."""
-        what = call_to_start(name, args, kwargs or {}, options_of(options))
+        what = call_to_start(self, name, args, kwargs or {}, options_of(options))
         return on_loop(lambda: started_handle(self, what, Handle), self)
 
     def handle(self, id: str) -> Handle[Any]:
@@ -113,7 +113,7 @@ class BlockingPerdure(BaseApp):
         **options: Unpack[Options],
     ) -> BlockingHandle[Any]:
         """Start a workflow by its stored name, whose code need not be here; see `AsyncWorkflow.options`."""
-        what = call_to_start(name, args, kwargs or {}, options_of(options))
+        what = call_to_start(self, name, args, kwargs or {}, options_of(options))
         handle: BlockingHandle[Any] = blocking(lambda: started_handle(self, what, BlockingHandle), self)
         return handle
 

@@ -14,6 +14,7 @@ from perdure import client
 from perdure.app.settings import at_least_one, setting, truth
 from perdure.client import Operation, act, read
 from perdure.core.branch import current
+from perdure.core.middleware import Middleware
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Duration, RunFilter, seconds_of
@@ -44,6 +45,9 @@ class BaseApp:
         transaction_pooler: connections go through a pooler in transaction mode, such as PgBouncer's.
         configure: called with every new connection, to set roles or search paths.
         exceptions: classes of errors to restore besides those that are found by their name.
+        instances: objects whose methods are workflows, by names: a run stores the name, and any worker finds its own
+            object by it.
+        middleware: what is to be around every start, run and step, outermost first; see `perdure.Middleware`.
 
     Raises:
         ValueError: a setting has a value that it cannot have.
@@ -69,6 +73,8 @@ class BaseApp:
         transaction_pooler: bool | None = None,
         configure: Callable[[Any], None] | None = None,
         exceptions: Sequence[type[BaseException]] = (),
+        instances: Mapping[str, object] | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         check_url(database or os.environ.get("PERDURE_DATABASE_URL"))
         self._url = database
@@ -88,6 +94,8 @@ class BaseApp:
             lease=seconds_of(setting("lease", lease, 15.0, float), "lease="),
             grace=seconds_of(setting("grace", grace, 30.0, float), "grace="),
             exceptions=tuple(exceptions),
+            instances=dict(instances or {}),
+            middleware=tuple(middleware),
             configure=configure,
         )
         if self._settings.lease < 0.5:

@@ -16,6 +16,7 @@ from perdure.client.topics import written
 from perdure.core.branch import Branch, current
 from perdure.core.effects import Await, Use
 from perdure.core.gate import Call
+from perdure.core.middleware import context_of_start
 from perdure.core.recorded import recorded
 from perdure.core.registry import WorkflowDefinition, workflows
 from perdure.core.starting import Start, start, start_child
@@ -107,14 +108,15 @@ def starting(app: App, what: Start) -> Operation:
 
 
 def call_to_start(
-    workflow: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: StartOptions
+    app: App, workflow: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: StartOptions
 ) -> Start:
     """What to start, by name: with its signature where its code is here, as plain JSON where it is not."""
     definition = workflows.get(workflow)
+    context = context_of_start(app.runtime, check_text(workflow, "name"), options.id)
     if definition is not None:
         definition.signature.bind(args, kwargs)
-        return Start(workflow, definition.signature.encode_call(args, kwargs), options, definition)
-    return Start(check_text(workflow, "name"), _unknown.encode_call(args, kwargs), options, None)
+        return Start(workflow, definition.signature.encode_call(args, kwargs), options, definition, context)
+    return Start(workflow, _unknown.encode_call(args, kwargs), options, None, context)
 
 
 def _anything(*args: Any, **kwargs: Any) -> None: ...

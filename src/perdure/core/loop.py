@@ -15,15 +15,17 @@ from contextvars import Context, copy_context
 from typing import Any, Final
 
 from perdure.core.branch import Unwind, current
+from perdure.core.calling import arguments
 from perdure.core.drive import drive
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
+from perdure.core.middleware import around_run
 from perdure.core.outbox import Outbox
 from perdure.core.run import Run
 from perdure.core.tasks import Traced, forget_outcome, future_of
 from perdure.core.undo import leave, undo
 from perdure.core.waits import WOKEN
-from perdure.errors import NonDeterminismError, SerializationError
+from perdure.errors import NonDeterminismError
 from perdure.models import CancelReason
 from perdure.store.records import Outcome, Ticket
 
@@ -120,14 +122,10 @@ class LoopHost:
 
     async def _call(self) -> Any:
         run = self.run
+        args, kwargs = arguments(run)
         try:
-            args, kwargs = run.definition.signature.decode_call(run.input)
-        except (SerializationError, TypeError) as error:
-            raise run.give_up(
-                SerializationError(f"the recorded arguments cannot be read: {error}")
-            ) from error
-        try:
-            value = await run.definition.function(*args, **kwargs)
+            with around_run(run):
+                value = await run.definition.function(*args, **kwargs)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, Exception) or run.cancel_told:
                 await self._branches_ended()

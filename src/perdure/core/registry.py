@@ -17,6 +17,7 @@ from perdure.errors import DefinitionError
 from perdure.policy import Retry
 from perdure.serial import Signature, check_text
 
+Method = Literal["instance", "class"]
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 
 
@@ -27,6 +28,10 @@ class Definition:
     name: str
     function: Callable[..., Any]
     signature: Signature
+    method: Method | None = field(default=None, kw_only=True)
+    """What its first argument is, if that is given by where it is looked up."""
+    owner: type | None = field(default=None, kw_only=True)
+    """The class that it is a method of."""
 
     @property
     def is_async(self) -> bool:

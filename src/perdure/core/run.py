@@ -59,6 +59,7 @@ class Run:
         "claim",
         "closed",
         "consider_at",
+        "context",
         "definition",
         "fatal",
         "gate",
@@ -142,6 +143,8 @@ class Run:
         """What could not be undone, in words."""
         self.cancel_reason = cancel
         self.cancel_told = False
+        self.context: Mapping[str, Any] = {}
+        """What travels with the run, for middleware."""
         self.has_children = False
         """It has started runs that are to end with it."""
         self.waits_for: list[tuple[int, str]] = []

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from perdure.core.mailbox import Mailbox
+from perdure.core.middleware import Middleware
 from perdure.core.registry import WorkflowDefinition
 from perdure.models import Status
 from perdure.store.records import Ticket
@@ -29,6 +30,9 @@ class Runtime(Protocol):
     home_queue: str
     """Queue in which a run that began here without one waits when it has to."""
     exceptions: tuple[type[BaseException], ...]
+    middleware: tuple[Middleware, ...]
+    instances: Mapping[str, object]
+    """Objects whose methods are workflows, by the names under which they are stored."""
 
     def alive(self) -> bool:
         """Whether the worker may still act as an owner, as far as it knows."""
@@ -142,6 +146,14 @@ class Runtime(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that only go forward, to measure how long something took."""
+        ...
+
+    def name_of_instance(self, instance: object) -> str:
+        """The name under which an object is stored.
+
+        Raises:
+            DefinitionError: it has none.
+        """
         ...
 
     def find(self, id: str) -> tuple[int, str] | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -46,6 +46,7 @@ class Start:
     input: bytes
     options: StartOptions
     definition: WorkflowDefinition | None
+    context: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ def begin(runtime: Runtime, what: Start, new_id: str) -> Starting:
     if here is not None:
         runtime.expect(key)
         run = Run(runtime, here, key, record.id, what.input)
+        run.context = what.context
         run.pending, run.timeout = ticket, timeout_of(what)
     return Starting(record, ticket, run, message)
 
@@ -163,7 +165,7 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
         if here is not None:
             runtime.expect(key)
             child = Run(runtime, here, key, id, what.input)
-            child.timeout = timeout_of(what)
+            child.timeout, child.context = timeout_of(what), what.context
         message = message_with(what, record, f"{run.key:x}/{call.position}")
         records = [record] if message is None else [record, message]
         told = Told(False, msgspec.json.encode([key, id]), Started(key, id, True))
@@ -259,6 +261,7 @@ def start_record(
         "delay": options.delay,
         "timeout": timeout_of(what),
         "version": options.version or (runtime.version if here is not None else None),
+        "context": dict(what.context) or None,
         "tags": dict(options.tags) if options.tags else None,
         "parent": parent and parent[0],
         "position": parent and parent[1],

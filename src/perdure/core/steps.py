@@ -11,8 +11,9 @@ from perdure.core.body import Body, discard
 from perdure.core.branch import Branch, Unwind
 from perdure.core.effects import Invoke, Pause
 from perdure.core.gate import Call, Told
+from perdure.core.middleware import around_step
 from perdure.core.recorded import recorded
-from perdure.core.registry import StepDefinition
+from perdure.core.registry import Definition, StepDefinition
 from perdure.core.run import Compensation, Run
 from perdure.errors import Cancelled, NonDeterminismError, OutcomeUnknown, SerializationError, StepTimeout
 from perdure.models import Info, Kind
@@ -58,10 +59,19 @@ def undoable(
         unknown = isinstance(error, StepTimeout | OutcomeUnknown)
         if unknown or (not isinstance(error, Exception) and position in run.intents):
             doubt = OutcomeUnknown(f"{definition.name} was interrupted; whether it took effect is not known")
-            run.undo.append(Compensation(undo, (doubt, *args), kwargs))
+            run.undo.append(undoing(definition, undo, doubt, args, kwargs))
         raise
-    run.undo.append(Compensation(undo, (result, *args), kwargs))
+    run.undo.append(undoing(definition, undo, result, args, kwargs))
     return result
+
+
+def undoing(
+    definition: Definition, undo: Definition, result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Compensation:
+    """The call that undoes a call: with its result and its arguments; of methods, on the same instance."""
+    given = args[1:] if definition.method else args
+    receiver = args[:1] if undo.method and definition.method else ()
+    return Compensation(undo, (*receiver, result, *given), kwargs)
 
 
 def run_body(
@@ -90,7 +100,13 @@ def run_body(
         info = info_of(run, call, attempt)
         attempted = Body(run, call.position, call.name, info)
         body = Invoke(
-            definition.function, args, kwargs, definition.colour, info, attempted, definition.timeout
+            around_step(run, definition.function, info, is_async=definition.colour),
+            args,
+            kwargs,
+            definition.colour,
+            info,
+            attempted,
+            definition.timeout,
         )
         try:
             value = yield body

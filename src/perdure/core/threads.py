@@ -14,14 +14,16 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from perdure.core.branch import Unwind, current
+from perdure.core.calling import arguments
 from perdure.core.drive import drive_blocking
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
+from perdure.core.middleware import around_run
 from perdure.core.run import Run
 from perdure.core.strands import Fan, Strand, Word
 from perdure.core.undo import leave, undo
 from perdure.core.waits import WOKEN
-from perdure.errors import Cancelled, NonDeterminismError, SerializationError
+from perdure.errors import Cancelled, NonDeterminismError
 from perdure.models import CancelReason
 from perdure.store.records import Outcome, PutAway, Ticket
 
@@ -81,14 +83,10 @@ class ThreadHost:
 
     def _call(self) -> Any:
         run = self.run
+        args, kwargs = arguments(run)
         try:
-            args, kwargs = run.definition.signature.decode_call(run.input)
-        except (SerializationError, TypeError) as error:
-            raise run.give_up(
-                SerializationError(f"the recorded arguments cannot be read: {error}")
-            ) from error
-        try:
-            value = run.definition.function(*args, **kwargs)
+            with around_run(run):
+                value = run.definition.function(*args, **kwargs)
         except (Exception, Cancelled):
             drive_blocking(leave(run, failed=True), run.runtime, self)
             raise

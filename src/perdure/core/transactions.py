@@ -18,6 +18,7 @@ from typing import Any, Final
 from perdure.core.branch import Branch, Unwind
 from perdure.core.effects import Invoke, Pause
 from perdure.core.gate import Call, Told
+from perdure.core.middleware import around_step
 from perdure.core.recorded import group_for, recorded
 from perdure.core.registry import TransactionDefinition
 from perdure.core.run import Run
@@ -56,7 +57,10 @@ def plain_transaction(
             yield from session.open()
             yield from session.begin_plain(definition.isolation, definition.lock)
             value = yield Invoke(
-                definition.function, (session.connection, *args), kwargs, is_async=definition.colour
+                definition.function,
+                with_connection(definition, session.connection, args),
+                kwargs,
+                is_async=definition.colour,
             )
             check_state(session, definition)
             try:
@@ -78,6 +82,13 @@ def _given_back(session: Session) -> Generator[Any, Any, None]:
         yield from session.roll_back()
     finally:
         yield from session.close()
+
+
+def with_connection(
+    definition: TransactionDefinition, connection: Any, args: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """The arguments as the function takes them: the connection first, or after what it is a method of."""
+    return (args[0], connection, *args[1:]) if definition.method else (connection, *args)
 
 
 def check_state(session: Session, definition: TransactionDefinition) -> None:
@@ -186,12 +197,13 @@ class _Attempts:
             )
             if begun.worker is not None:
                 return self.found(begun.value)
+            info = info_of(self.run, self.call, attempt)
             body = Invoke(
-                definition.function,
-                (session.connection, *self.args),
+                around_step(self.run, definition.function, info, is_async=definition.colour),
+                with_connection(definition, session.connection, self.args),
                 self.kwargs,
                 is_async=definition.colour,
-                info=info_of(self.run, self.call, attempt),
+                info=info,
             )
             try:
                 value = yield body

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, get_args, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, get_args, overload
 
 import psycopg
 
@@ -22,7 +22,7 @@ from perdure.core.registry import (
 from perdure.core.steps import step as step_operation
 from perdure.core.transactions import plain_transaction
 from perdure.core.transactions import transaction as transaction_operation
-from perdure.declare.function import Decorated, check_function
+from perdure.declare.function import Decorated, unwrapped
 from perdure.errors import DefinitionError, WrongColour
 from perdure.models import Duration, seconds_of
 from perdure.policy import Retry
@@ -35,11 +35,23 @@ Connection = psycopg.Connection[Any]
 """What a `def` `@transaction` gets first: psycopg's connection, inside an open transaction."""
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class AsyncStep(Decorated[P, R]):
     """An `async def` step or transaction. Outside a workflow it is a plain call."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(
+        self: AsyncStep[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> AsyncStep[Q, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """The step as a method of an instance or a class."""
+        return self.bound_to(instance, owner)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
         """Call it: remembered, inside a workflow."""
@@ -49,7 +61,7 @@ class AsyncStep(Decorated[P, R]):
             raise WrongColour(
                 f"{self.__qualname__} is async: in a blocking workflow call it by perdure.sync.run_step ({where()})"
             )
-        return self._call(args, kwargs)
+        return self._call(self.received(args), kwargs)
 
     async def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R:
         branch = current.get()
@@ -65,22 +77,32 @@ class AsyncStep(Decorated[P, R]):
 class BlockingStep(Decorated[P, R]):
     """A `def` step or transaction. Outside a workflow it is a plain call."""
 
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(
+        self: BlockingStep[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> BlockingStep[Q, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """The step as a method of an instance or a class."""
+        return self.bound_to(instance, owner)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it: remembered, inside a workflow."""
         self.definition.signature.bind(args, kwargs)
-        branch = current.get()
+        branch, given = current.get(), self.received(args)
         if branch is not None:
             if branch.run.definition.colour:
                 raise WrongColour(
                     f"{self.__qualname__} is blocking: in an async workflow write `await perdure.run_step("
                     f"{self.__qualname__}, ...)`, which runs it in a thread ({where()})"
                 )
-            operation = operation_of(branch, self.definition, args, kwargs)
+            operation = operation_of(branch, self.definition, given, kwargs)
             return cast("R", drive_blocking(operation, branch.run.runtime, branch.run.host))
         if isinstance(self.definition, TransactionDefinition):
-            operation = plain_transaction(current_app().runtime, self.definition, args, kwargs)
+            operation = plain_transaction(current_app().runtime, self.definition, given, kwargs)
             return cast("R", drive_blocking(operation, current_app().runtime))
-        return cast("R", self.definition.function(*args, **kwargs))
+        return cast("R", self.definition.function(*given, **kwargs))
 
 
 def operation_of(
@@ -146,7 +168,7 @@ def step(
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        check_function(function, "@step")
+        function, method = unwrapped(function, "@step")
         if at_most_once and retry is not None:
             raise DefinitionError(
                 f"@step: {function.__qualname__} cannot have at_most_once=True and retry=: an attempt that raised "
@@ -156,7 +178,8 @@ def step(
         definition = StepDefinition(
             name_of(function, name),
             function,
-            Signature(function),
+            Signature(function, skip=1 if method else 0),
+            method=method,
             retry=retry,
             timeout=seconds,
             at_most_once=at_most_once,
@@ -172,9 +195,11 @@ def _compensation(function: Callable[..., Any]) -> Definition:
     """What undoes a step, as a definition: a step of its own, unless it is one."""
     if isinstance(function, AsyncStep | BlockingStep):
         return function.definition
-    check_function(function, "@step(compensate=...)")
-    name = name_of(function, None)
-    return StepDefinition(name, function, Signature(function), retry=Retry(max_attempts=5))
+    function, method = unwrapped(function, "@step(compensate=...)")
+    signature = Signature(function, skip=1 if method else 0)
+    return StepDefinition(
+        name_of(function, None), function, signature, method=method, retry=Retry(max_attempts=5)
+    )
 
 
 class _TransactionDecorator(Protocol):
@@ -227,10 +252,10 @@ def transaction(
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        check_function(function, "@transaction")
-        if not inspect.signature(function).parameters:
+        function, method = unwrapped(function, "@transaction")
+        if len(inspect.signature(function).parameters) < (2 if method else 1):
             raise DefinitionError(
-                f"@transaction: the first argument of {function.__qualname__} is the connection"
+                f"@transaction: the first argument of {function.__qualname__} (after `self`) is the connection"
             )
         if isolation is not None and isolation not in get_args(Isolation):
             choices = ", ".join(map(repr, get_args(Isolation)))
@@ -243,7 +268,8 @@ def transaction(
         definition = TransactionDefinition(
             name_of(function, name),
             function,
-            Signature(function, skip=1),
+            Signature(function, skip=2 if method else 1),
+            method=method,
             isolation=isolation,
             lock=dict(lock or {}),
             retry=retry,

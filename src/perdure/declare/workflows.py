@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 from perdure.client import (
     BlockingHandle,
@@ -18,16 +18,19 @@ from perdure.client import (
 from perdure.client.topics import Topic
 from perdure.core.branch import current
 from perdure.core.drive import drive, drive_blocking
+from perdure.core.middleware import context_of_start
 from perdure.core.registry import WorkflowDefinition, name_of, register
 from perdure.core.starting import Start
 from perdure.declare.calls import child_call, direct_call
-from perdure.declare.function import Decorated, check_function
+from perdure.declare.function import Decorated, unwrapped
 from perdure.errors import DefinitionError, WrongColour
 from perdure.models import Duration, OnConflict, ParentClose, StartOptions, seconds_of
 from perdure.serial import Signature, check_size
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class Options(TypedDict, total=False):
@@ -50,16 +53,23 @@ class _Startable(Decorated[P, R]):
 
     definition: WorkflowDefinition
 
-    def __init__(self, definition: WorkflowDefinition, options: StartOptions) -> None:
+    def __init__(
+        self, definition: WorkflowDefinition, options: StartOptions, receiver: tuple[Any, ...] = ()
+    ) -> None:
         super().__init__(definition)
-        self._options = options
+        self._options, self.receiver = options, receiver
 
     def what(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
         """What a call with these arguments starts; wrong ones raise here, in the caller."""
         signature = self.definition.signature
         signature.bind(args, kwargs)
-        stored = check_size(signature.encode_call(args, kwargs), what="the arguments")
-        return Start(self.definition.name, stored, self._options, self.definition)
+        receiver = None
+        if self.definition.method == "instance":
+            receiver = current_app().runtime.name_of_instance(*self.received(()))
+        stored = check_size(signature.encode_call(args, kwargs, receiver), what="the arguments")
+        name, runtime = self.definition.name, current_app().runtime
+        context = context_of_start(runtime, name, self._options.id)
+        return Start(name, stored, self._options, self.definition, context)
 
 
 class AsyncStartable(_Startable[P, R]):
@@ -114,6 +124,16 @@ class BlockingStartable(_Startable[P, R]):
 class AsyncWorkflow(AsyncStartable[P, R]):
     """An `async def` workflow: call it, or `start` it."""
 
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(
+        self: AsyncWorkflow[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> AsyncWorkflow[Q, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """The workflow as a method of an instance or a class."""
+        return self.bound_to(instance, owner)
+
     def options(self, **options: Unpack[Options]) -> AsyncStartable[P, R]:
         """Return the workflow with options for its start.
 
@@ -134,7 +154,7 @@ class AsyncWorkflow(AsyncStartable[P, R]):
         Raises:
             ValueError: an option has a value that it cannot have.
         """
-        return AsyncStartable(self.definition, options_of(options))
+        return AsyncStartable(self.definition, options_of(options), self.receiver)
 
     def handle(self, id: str) -> Handle[R]:
         """A handle of the run with this id, whether or not it is there."""
@@ -144,9 +164,19 @@ class AsyncWorkflow(AsyncStartable[P, R]):
 class BlockingWorkflow(BlockingStartable[P, R]):
     """A `def` workflow: call it, or `start` it."""
 
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(
+        self: BlockingWorkflow[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> BlockingWorkflow[Q, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """The workflow as a method of an instance or a class."""
+        return self.bound_to(instance, owner)
+
     def options(self, **options: Unpack[Options]) -> BlockingStartable[P, R]:
         """Return the workflow with options for its start; see `AsyncWorkflow.options`."""
-        return BlockingStartable(self.definition, options_of(options))
+        return BlockingStartable(self.definition, options_of(options), self.receiver)
 
     def handle(self, id: str) -> BlockingHandle[R]:
         """A handle of the run with this id, whether or not it is there."""
@@ -192,14 +222,15 @@ def workflow(
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        check_function(function, "@workflow")
+        function, method = unwrapped(function, "@workflow")
         if max_recoveries < 0:
             raise DefinitionError("@workflow(max_recoveries=...) cannot be negative")
         seconds = None if timeout is None else seconds_of(timeout, "@workflow(timeout=...)")
         definition = WorkflowDefinition(
             name_of(function, name),
             function,
-            Signature(function),
+            Signature(function, skip=1 if method else 0),
+            method=method,
             timeout=seconds,
             max_recoveries=max_recoveries,
         )

@@ -7,7 +7,7 @@ how each kind of type is carried is inside. Nothing here imports a module on beh
 
 from perdure.serial.failure import decode_failure, encode_failure, import_name, record_failure
 from perdure.serial.payload import DEFAULT_LIMIT, Payload, check_size
-from perdure.serial.signature import Signature
+from perdure.serial.signature import Signature, receiver_of
 from perdure.serial.text import Codec, check_text, storable_text
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "decode_failure",
     "encode_failure",
     "import_name",
+    "receiver_of",
     "record_failure",
     "storable_text",
 ]

@@ -30,6 +30,7 @@ class _Envelope(msgspec.Struct):
 
     args: list[msgspec.Raw] = []
     kwargs: dict[str, msgspec.Raw] = {}
+    receiver: str | None = msgspec.field(default=None, name="self")
 
 
 _read_envelope: Final = msgspec.json.Decoder(_Envelope | list[msgspec.Raw] | None).decode
@@ -151,8 +152,10 @@ class Signature:
                 return f"missing {_count(len(lacking), f'required {kind} argument')}: {_and(lacking)}"
         return ""
 
-    def encode_call(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
-        """Write the arguments of a call that `bind` has passed.
+    def encode_call(
+        self, args: Sequence[object], kwargs: Mapping[str, object], receiver: str | None = None
+    ) -> bytes:
+        """Write the arguments of a call that `bind` has passed, and the name of the instance it is called on.
 
         Raises:
             SerializationError: an argument does not fit its annotation; the text names it.
@@ -161,6 +164,7 @@ class Signature:
         return _envelope(
             [self._one(Payload.encode, next(places), value) for value in args],
             [(name, self._one(Payload.encode, next(places), value)) for name, value in kwargs.items()],
+            receiver,
         )
 
     def record_call(
@@ -219,8 +223,14 @@ class Signature:
             raise SerializationError(f"argument {place[0]!r} of {self.name}(): {error}") from error.__cause__
 
 
-def _envelope(args: list[bytes], kwargs: list[tuple[str, bytes]]) -> bytes:
-    parts = []
+def receiver_of(stored: bytes) -> str | None:
+    """The name of the instance on which a stored call is made, which `decode_call` can read."""
+    found = _read_envelope(stored)
+    return found.receiver if isinstance(found, _Envelope) else None
+
+
+def _envelope(args: list[bytes], kwargs: list[tuple[str, bytes]], receiver: str | None = None) -> bytes:
+    parts = [] if receiver is None else [b'"self":' + _encode(receiver)]
     if args:
         parts.append(b'"args":[' + b",".join(args) + b"]")
     if kwargs:

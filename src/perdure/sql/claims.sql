@@ -47,7 +47,7 @@ select {schema}.clock() as now, (select count(*) from woken) as woken,
         from {schema}.live x where x.status in (1, 4)) as next_due,
        (select array_agg(x.key || ':' || x.cancel) from {schema}.live x
         where x.worker = %(worker)s::bigint and x.cancel between 1 and 3) as cancels,
-       c.key, c.begun, c.workflow, c.recoveries, c.cancel, c.claims, r.id, r.input,
+       c.key, c.begun, c.workflow, c.recoveries, c.cancel, c.claims, r.id, r.input, r.context,
        extract(epoch from c.remaining)::double precision as remaining
 from (select 1) as always (one)
 left join claimed c on true

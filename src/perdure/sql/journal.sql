@@ -58,10 +58,10 @@ with t as materialized (
     from unnest(%(key)s::bigint[], %(id)s::text[], %(workflow)s::text[], %(input)s::bytea[], %(options)s::text[])
          as t (key, id, workflow, input, options)),
 born as (
-    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, worker)
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, context, worker)
     select t.key, t.id, t.workflow, t.input, (t.o ->> 'parent')::bigint, t.o ->> 'position',
            coalesce(t.o ->> 'queue', t.o ->> 'home'),
-           t.o ->> 'version', t.o -> 'tags', %(worker)s::bigint
+           t.o ->> 'version', t.o -> 'tags', t.o -> 'context', %(worker)s::bigint
     from t
     where t.o is null or t.o ->> 'parent' is null
        or (select s.worker from {schema}.steps s
@@ -159,10 +159,11 @@ gone as (
     returning l.key, l.workflow, l.queue, l.priority, l.deadline, l.version, l.parent),
 past as (
     update {schema}.runs r set superseded = true from gone where r.key = gone.key
-    returning r.key, r.id, r.workflow, r.parent, r.position, r.queue, r.tags),
+    returning r.key, r.id, r.workflow, r.parent, r.position, r.queue, r.tags, r.context),
 born as (
-    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, worker)
-    select t.next, p.id, p.workflow, t.input, p.parent, p.position, p.queue, gone.version, p.tags, %(worker)s::bigint
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, context, worker)
+    select t.next, p.id, p.workflow, t.input, p.parent, p.position, p.queue, gone.version, p.tags, p.context,
+           %(worker)s::bigint
     from t join past p on p.key = t.key join gone on gone.key = t.key
     returning key),
 living as (

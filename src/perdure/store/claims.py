@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -31,6 +31,7 @@ class ClaimedRun:
     cancel: CancelReason
     claim: int
     remaining: float | None
+    context: Mapping[str, Any]
     steps: list[tuple[Any, ...]] = field(default_factory=list)
     waits: dict[str, float] = field(default_factory=dict)
     intents: dict[str, bytes | None] = field(default_factory=dict)
@@ -76,8 +77,19 @@ def poll(
     }
     rows = connection.execute(database.statements["claim_runs"], parameters, binary=True).fetchall()
     runs = [
-        ClaimedRun(key, id, workflow, bytes(input), begun, recoveries, CancelReason(cancel), claim, remaining)
-        for _, _, _, _, key, begun, workflow, recoveries, cancel, claim, id, input, remaining in rows
+        ClaimedRun(
+            key,
+            id,
+            workflow,
+            bytes(input),
+            begun,
+            recoveries,
+            CancelReason(cancel),
+            claim,
+            remaining,
+            context or {},
+        )
+        for _, _, _, _, key, begun, workflow, recoveries, cancel, claim, id, input, context, remaining in rows
         if key is not None
     ]
     load_histories(connection, database, [run for run in runs if run.begun])

@@ -8,13 +8,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg
 
+from perdure.core.middleware import Middleware
 from perdure.core.pool import Threads
 from perdure.errors import DatabaseUnavailable, WorkflowCancelled
 from perdure.models import CancelReason
@@ -58,6 +59,8 @@ class Settings:
         lease: seconds after which a silent worker is declared dead.
         grace: seconds that an orderly stop waits for runs to finish.
         exceptions: classes of errors to restore besides those found by name.
+        middleware: what is around starts, runs and steps, outermost first.
+        instances: objects whose methods are workflows, by the names under which they are stored.
         configure: called with every new connection.
     """
 
@@ -71,6 +74,8 @@ class Settings:
     lease: float = 15.0
     grace: float = 30.0
     exceptions: tuple[type[BaseException], ...] = ()
+    middleware: tuple[Middleware, ...] = ()
+    instances: Mapping[str, object] = field(default_factory=dict)
     configure: Callable[[Any], None] | None = None
 
     @property

@@ -93,6 +93,7 @@ class Executor:
             cancel=CancelReason.NONE if claimed.cancel is CancelReason.UNDOING else claimed.cancel,
             claim=claimed.claim,
         )
+        run.context = claimed.context
         run.streams, run.written = claimed.streams, claimed.written
         run.cancel_told = False
         if told and run.cancel_reason is CancelReason.NONE:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perdure.core.mailbox import Mailbox
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
+from perdure.errors import DefinitionError
 from perdure.models import DEFAULT_QUEUE, CancelReason, Status
 from perdure.policy import put_away_after
 from perdure.store import runs as stored
@@ -51,6 +52,7 @@ class Incarnation:
     def __init__(self, engine: Engine, number: int, now: datetime, realm: str, *, owns: bool) -> None:
         self.worker, self.owns, self.realm = number, owns, realm
         self.exceptions = engine.settings.exceptions
+        self.instances, self.middleware = engine.settings.instances, engine.settings.middleware
         self.version = engine.settings.version
         listen = engine.settings.listen or (DEFAULT_QUEUE,)
         self.home_queue = DEFAULT_QUEUE if DEFAULT_QUEUE in listen else listen[0]
@@ -229,6 +231,16 @@ class Incarnation:
     ) -> Any:
         """Call an `async def` function from a thread, on the app's loop."""
         return self._engine.loops.call(function, args, kwargs)
+
+    def name_of_instance(self, instance: object) -> str:
+        """The name under which an object is stored."""
+        for name, known in self.instances.items():
+            if known is instance:
+                return name
+        raise DefinitionError(
+            f"{instance!r} has no name by which another process could find it: give it one, as in "
+            f"Perdure(instances={{'main': ...}})"
+        )
 
     def find(self, id: str) -> tuple[int, str] | None:
         """Key and workflow of a run by its id."""

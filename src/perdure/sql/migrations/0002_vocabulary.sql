@@ -45,6 +45,9 @@ alter table {schema}.steps add column message bigint;
 -- What is waited for: with a target its event of this name, without one a message of this topic.
 alter table {schema}.waits add column topic text;
 
+-- What travels with a run, for middleware.
+alter table {schema}.runs add column context jsonb;
+
 -- The run whose end ends this one (`parent_close="cancel"`).
 alter table {schema}.live add column parent bigint;
 create index live_parent on {schema}.live (parent) where parent is not null;

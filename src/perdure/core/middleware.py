@@ -1,0 +1,118 @@
+"""Middleware: one seam around the start of runs, their code, and the bodies of their steps.
+
+Its hooks are context managers, since those have no colour: the same middleware serves `async def` and `def` code. What
+`start` puts into the context travels with the run, and with the runs that it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.branch import current
+from perdure.models import Info
+
+if TYPE_CHECKING:
+    from perdure.core.run import Run
+    from perdure.core.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class StartInfo:
+    """A run that is about to be started.
+
+    Attributes:
+        workflow: stored name of the workflow.
+        id: the id that was given, or None.
+        context: travels with the run; JSON, to be changed in place. Of a child it begins with its parent's.
+    """
+
+    workflow: str
+    id: str | None
+    context: dict[str, Any] = field(default_factory=dict)
+
+
+class Middleware:
+    """Base of the user's own: override what is needed, and give it to `Perdure(middleware=[...])`.
+
+    Example:
+        class Tenants(perdure.Middleware):
+            def start(self, start):
+                start.context.setdefault("tenant", tenant.get())
+
+            @contextmanager
+            def run(self, info, context):
+                token = tenant.set(context["tenant"])
+                try:
+                    yield
+                finally:
+                    tenant.reset(token)
+
+            step = run
+    """
+
+    def start(self, start: StartInfo) -> None:
+        """Called before a run is started; raising refuses it. In a workflow every replay calls it again."""
+
+    def run(self, info: Info, context: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        """Entered around the code of a workflow, on every replay too; it must be as deterministic as that."""
+        return nullcontext()
+
+    def step(self, info: Info, context: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        """Entered around each attempt of the body of a step, in the body's own context."""
+        return nullcontext()
+
+
+def context_of_start(runtime: Runtime, workflow: str, id: str | None) -> Mapping[str, Any]:
+    """What is to travel with a run that is about to be started."""
+    branch = current.get()
+    inherited = branch.run.context if branch is not None else {}
+    if not runtime.middleware:
+        return inherited
+    start = StartInfo(workflow, id, dict(inherited))
+    for each in runtime.middleware:
+        each.start(start)
+    return start.context
+
+
+def around_run(run: Run) -> AbstractContextManager[Any]:
+    """All middleware around the code of a run."""
+    if not run.runtime.middleware:
+        return nullcontext()
+    key = f"{run.runtime.realm}-{run.key:x}"
+    info = Info(run.id, run.definition.name, None, 1, key, run.runtime.worker)
+    return _all([each.run for each in run.runtime.middleware], info, run.context)
+
+
+def around_step(run: Run, function: Callable[..., Any], info: Info, *, is_async: bool) -> Callable[..., Any]:
+    """A step's function with all middleware around it."""
+    hooks = [each.step for each in run.runtime.middleware]
+    if not hooks:
+        return function
+    if is_async:
+
+        async def called(*args: Any, **kwargs: Any) -> Any:
+            with _all(hooks, info, run.context):
+                return await function(*args, **kwargs)
+
+        return called
+
+    def called_blocking(*args: Any, **kwargs: Any) -> Any:
+        with _all(hooks, info, run.context):
+            return function(*args, **kwargs)
+
+    return called_blocking
+
+
+@contextmanager
+def _all(
+    hooks: Sequence[Callable[[Info, Mapping[str, Any]], AbstractContextManager[Any]]],
+    info: Info,
+    context: Mapping[str, Any],
+) -> Iterator[None]:
+    with ExitStack() as stack:
+        for hook in hooks:
+            stack.enter_context(hook(info, context))
+        yield
