@@ -55,17 +55,6 @@ async def test_a_wait_that_would_stop_its_own_run_is_refused(database_url: str) 
         assert await asyncio.to_thread(handle.result, 20) == 2
 
 
-def test_a_method_says_that_it_cannot_be_durable() -> None:
-    """`self` as the first parameter is refused where it is written, not at the first call."""
-    for decorator in (step, workflow):
-        with pytest.raises(DefinitionError, match="method"):
-
-            class Shop:
-                @decorator  # type: ignore[untyped-decorator]
-                def buy(self, number: int) -> int:
-                    return number
-
-
 @pytest.mark.parametrize("what", [None, charge, print, checkout.definition.function])
 def test_starting_what_is_no_workflow_says_so(what: Any, database_url: str) -> None:
     """`start(...)` of a step, a plain function or nothing is a TypeError that says what it takes."""

@@ -122,6 +122,10 @@ class _StepDecorator(Protocol):
 
 
 @overload
+def step(function: classmethod[Any, P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def step(function: classmethod[Any, P, R], /) -> BlockingStep[P, R]: ...
+@overload
 def step(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
 @overload
 def step(function: Callable[P, R], /) -> BlockingStep[P, R]: ...
@@ -135,7 +139,7 @@ def step(
     compensate: Callable[..., Any] | None = None,
 ) -> _StepDecorator: ...
 def step(
-    function: Callable[..., Any] | None = None,
+    function: Any = None,  # a function, a classmethod or a staticmethod
     /,
     *,
     name: str | None = None,
@@ -167,7 +171,7 @@ def step(
         async def charge(order: Order) -> Payment: ...
     """
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    def decorate(function: Any) -> Any:
         function, method = unwrapped(function, "@step")
         if at_most_once and retry is not None:
             raise DefinitionError(
@@ -204,19 +208,35 @@ def _compensation(function: Callable[..., Any]) -> Definition:
 
 class _TransactionDecorator(Protocol):
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[AsyncConnection, P], Coroutine[Any, Any, R]], /
     ) -> AsyncStep[P, R]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[Connection, P], R], /) -> BlockingStep[P, R]: ...
+    def __call__(self, function: Callable[Concatenate[Connection, P], R], /) -> BlockingStep[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[S, AsyncConnection, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncStep[Concatenate[S, P], R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[S, Connection, P], R], /
+    ) -> BlockingStep[Concatenate[S, P], R]: ...
 
 
 @overload
-def transaction(
+def transaction(  # type: ignore[overload-overlap]
     function: Callable[Concatenate[AsyncConnection, P], Coroutine[Any, Any, R]], /
 ) -> AsyncStep[P, R]: ...
 @overload
-def transaction(function: Callable[Concatenate[Connection, P], R], /) -> BlockingStep[P, R]: ...
+def transaction(function: Callable[Concatenate[Connection, P], R], /) -> BlockingStep[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def transaction(
+    function: Callable[Concatenate[S, AsyncConnection, P], Coroutine[Any, Any, R]], /
+) -> AsyncStep[Concatenate[S, P], R]: ...
+@overload
+def transaction(
+    function: Callable[Concatenate[S, Connection, P], R], /
+) -> BlockingStep[Concatenate[S, P], R]: ...
 @overload
 def transaction(
     *,

@@ -191,6 +191,10 @@ class _WorkflowDecorator(Protocol):
 
 
 @overload
+def workflow(function: classmethod[Any, P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def workflow(function: classmethod[Any, P, R], /) -> BlockingWorkflow[P, R]: ...
+@overload
 def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
 @overload
 def workflow(function: Callable[P, R], /) -> BlockingWorkflow[P, R]: ...
@@ -199,7 +203,7 @@ def workflow(
     *, name: str | None = None, timeout: Duration | None = None, max_recoveries: int = 20
 ) -> _WorkflowDecorator: ...
 def workflow(
-    function: Callable[..., Any] | None = None,
+    function: Any = None,  # a function, a classmethod or a staticmethod
     /,
     *,
     name: str | None = None,
@@ -221,7 +225,7 @@ def workflow(
         DefinitionError: it is no plain function, or its name is taken.
     """
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    def decorate(function: Any) -> Any:
         function, method = unwrapped(function, "@workflow")
         if max_recoveries < 0:
             raise DefinitionError("@workflow(max_recoveries=...) cannot be negative")
