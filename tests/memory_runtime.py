@@ -262,6 +262,18 @@ class Life:
     def name_of_instance(self, instance: object) -> str:
         return next(name for name, known in self.instances.items() if known is instance)
 
+    def command(self, ticket: Ticket) -> None:
+        self.submit_many([ticket])
+
+    def find_entity(self, type: str, key: str) -> tuple[int, bytes | None]:
+        return 0, None
+
+    def entity_after(self, type: str, key: str, version: int) -> Signal:
+        return Signal()
+
+    def unwatch_entity(self, type: str, key: str, version: int, signal: Signal) -> None:
+        return
+
     def rows_of(self, key: int, name: str, place: int) -> Signal:
         signal = Signal()
         self.later(lambda: signal.settle([]))

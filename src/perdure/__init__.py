@@ -49,6 +49,7 @@ from perdure.declare import (
     transaction,
     workflow,
 )
+from perdure.declare.entities import Entity, command
 from perdure.errors import (
     Cancelled,
     DatabaseUnavailable,
@@ -80,6 +81,7 @@ from perdure.errors import (
     WrongColour,
 )
 from perdure.models import (
+    CommandInfo,
     Discarded,
     EventInfo,
     Info,
@@ -101,12 +103,14 @@ __all__ = [
     "BlockingStep",
     "BlockingWorkflow",
     "Cancelled",
+    "CommandInfo",
     "Connection",
     "DatabaseUnavailable",
     "Deduplicated",
     "DefinitionError",
     "Discarded",
     "DoNotRetry",
+    "Entity",
     "EventInfo",
     "Handle",
     "Info",
@@ -152,6 +156,7 @@ __all__ = [
     "WrongColour",
     "__version__",
     "close_stream",
+    "command",
     "continue_as_new",
     "deprecate_patch",
     "get_event",

@@ -73,6 +73,7 @@ class Kind(IntEnum):
     EVENT = 11
     STREAM = 12
     PATCH = 13
+    COMMAND = 14
 
 
 class CancelReason(IntEnum):
@@ -244,6 +245,18 @@ class Discarded:
     """The items of a stream from this offset up to here do not count: the attempt failed that wrote them."""
 
     from_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandInfo:
+    """One command that a durable object has carried out: the version that it made, and what it was."""
+
+    version: int
+    id: str
+    command: str
+    args: bytes = field(repr=False)
+    value: bytes = field(repr=False)
+    done: datetime
 
 
 @dataclass(frozen=True, slots=True)

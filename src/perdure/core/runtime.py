@@ -82,6 +82,22 @@ class Runtime(Protocol):
         """Settled with (failed, value) once that run has set the event, or how it ended if it never did."""
         ...
 
+    def command(self, ticket: Ticket) -> None:
+        """Queue a command on a durable object."""
+        ...
+
+    def find_entity(self, type: str, key: str) -> tuple[int, bytes | None]:
+        """Version and state of a durable object; 0 and None of one that is not there."""
+        ...
+
+    def entity_after(self, type: str, key: str, version: int) -> Signal:
+        """Settled with version and state once an object has changed since this version."""
+        ...
+
+    def unwatch_entity(self, type: str, key: str, version: int, signal: Signal) -> None:
+        """Nobody waits for that change with this signal any more."""
+        ...
+
     def rows_of(self, key: int, name: str, place: int) -> Signal:
         """Settled with rows of that run's stream from this place on; with none once it has ended."""
         ...

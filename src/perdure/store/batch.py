@@ -140,7 +140,7 @@ class BatchWriter:
                 return False
         if execute_prepared(connection, name, self._sql[name], parameters | self._identity) != 1:
             return False  # fenced, written by an earlier try, or cancelled: the general form tells
-        _confirm(connection)
+        confirm(connection)
         for ticket in batch.tickets:
             for record in ticket.records:
                 record.outcome = Outcome.WON
@@ -170,7 +170,7 @@ class BatchWriter:
             raise
         if commit.statusmessage != "COMMIT":
             raise psycopg.OperationalError(f"the batch ended with {commit.statusmessage}")
-        _confirm(connection)
+        confirm(connection)
         self._settle(connection, batch, counts)
 
     def _statements(self, batch: Batch) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -346,7 +346,8 @@ class BatchWriter:
             record.outcome = Outcome.STAY if owners[record.run] == self._worker else Outcome.WON
 
 
-def _confirm(connection: Connection) -> None:
+def confirm(connection: Connection) -> None:
+    """Refuse a COMMIT of which the server warned that it may not be replicated."""
     if connection.doubtful:
         connection.doubtful = False
         raise psycopg.OperationalError("the server warned at COMMIT: it may not be replicated")

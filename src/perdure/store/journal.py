@@ -20,13 +20,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import psycopg
 
 from perdure.errors import DatabaseUnavailable
 from perdure.policy import backoff
-from perdure.store.batch import FENCED_STATE, Batch, BatchWriter
+from perdure.store.batch import FENCED_STATE, Batch
 from perdure.store.connection import Connection, abort, is_lost, is_retryable
 from perdure.store.messages import Vanished
 from perdure.store.records import Fenced, Park, StartRecord, Ticket
@@ -44,6 +44,14 @@ RETRY_AFTER: Final = 0.1
 LONGEST_RETRY: Final = 2.0
 GIVE_UP_AFTER: Final = 30.0
 """Seconds for which a ticket that somebody blocks is tried again, before its caller gets an error."""
+
+
+class Writer(Protocol):
+    """Knows how to write a batch: of records, or of commands."""
+
+    def write(self, connection: Connection, batch: Batch, lock_timeout: float, /) -> None:
+        """Write it, and set the outcome of each record."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,7 @@ class Journal:
 
     def __init__(
         self,
-        writer: BatchWriter,
+        writer: Writer,
         hooks: JournalHooks,
         *,
         name: str,

@@ -28,7 +28,8 @@ logger = logging.getLogger("perdure.workers")
 CORE_SLOT: Final = 0
 CONTESTED_SLOT: Final = 1
 CLAIM_SLOT: Final = 2
-FIRST_TRANSACTION_SLOT: Final = 3
+COMMAND_SLOT: Final = 3
+FIRST_TRANSACTION_SLOT: Final = 4
 SESSIONS: Final = 32
 """Transaction steps of one worker that can be under way at a time, in each colour half of them."""
 

@@ -8,6 +8,7 @@ from perdure.sync.calls import run_step, start
 from perdure.sync.change import continue_as_new
 from perdure.sync.clock import sleep, sleep_until
 from perdure.sync.concurrency import gather, map_steps, race, wait_any
+from perdure.sync.entities import call, get, when
 from perdure.sync.events import get_event, set_event
 from perdure.sync.messages import Request, receive, send, send_many, updates
 from perdure.sync.streams import close_stream, heartbeat, read_stream, write_stream
@@ -17,10 +18,12 @@ __all__ = [
     "Perdure",
     "Request",
     "Runs",
+    "call",
     "close_stream",
     "continue_as_new",
     "deprecate_patch",
     "gather",
+    "get",
     "get_event",
     "heartbeat",
     "info",
@@ -43,5 +46,6 @@ __all__ = [
     "updates",
     "uuid4",
     "wait_any",
+    "when",
     "write_stream",
 ]

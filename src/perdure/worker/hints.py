@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from perdure.models import CancelReason
 from perdure.store import claims
 from perdure.store.batch import Batch
+from perdure.store.entities import CommandRecord
 from perdure.store.records import (
     ContinueRecord,
     EndRecord,
@@ -57,7 +58,7 @@ class Hints(Service):
         parents = [end.run for end in batch.of(EndRecord) if end.parent]
         news = [record.run for record in batch.of(EventRecord)]
         sent = bool(batch.of(MessageRecord) or batch.of(SendRecord))
-        written = bool(batch.of(StreamRecord))
+        written = bool(batch.of(StreamRecord) or batch.of(CommandRecord))
         queued = any(start.options is not None for start in batch.of(StartRecord)) or bool(
             batch.of(HandOver) or batch.of(ContinueRecord)
         )

@@ -19,13 +19,15 @@ from perdure.core.run import Run
 from perdure.errors import DefinitionError
 from perdure.models import DEFAULT_QUEUE, CancelReason, Status
 from perdure.policy import put_away_after
+from perdure.store import entities
 from perdure.store import runs as stored
 from perdure.store.batch import BatchWriter
+from perdure.store.entities import CommandWriter
 from perdure.store.journal import Journal, JournalHooks
 from perdure.store.records import Ticket
 from perdure.store.session import Session
 from perdure.store.signal import Signal
-from perdure.store.workers import CONTESTED_SLOT, CORE_SLOT, FIRST_TRANSACTION_SLOT, SESSIONS
+from perdure.store.workers import COMMAND_SLOT, CONTESTED_SLOT, CORE_SLOT, FIRST_TRANSACTION_SLOT, SESSIONS
 
 if TYPE_CHECKING:
     from perdure.worker.engine import Engine
@@ -75,16 +77,19 @@ class Incarnation:
         self.core = Journal(
             writer, hooks, name="journal", answer_within=answer_within, overflow=self.contested
         )
+        commands = CommandWriter(statements, fence, COMMAND_SLOT)
+        self.commands = Journal(commands, hooks, name="commands", answer_within=answer_within)
+        self._lanes = (self.core, self.contested, self.commands)
 
     def start(self) -> None:
         """Begin to write."""
-        self.contested.start()
-        self.core.start()
+        for lane in self._lanes:
+            lane.start()
 
     def stop(self) -> None:
         """Write what is queued, and stop."""
-        self.core.stop()
-        self.contested.stop()
+        for lane in self._lanes:
+            lane.stop()
 
     # -- the lease ---------------------------------------------------------------------------------
 
@@ -103,7 +108,7 @@ class Incarnation:
 
     def oldest_unanswered(self) -> float | None:
         """When the oldest batch without an answer was sent."""
-        sent = [journal.sent_at for journal in (self.core, self.contested) if journal.sent_at is not None]
+        sent = [journal.sent_at for journal in self._lanes if journal.sent_at is not None]
         return min(sent) if sent else None
 
     def fenced(self) -> None:
@@ -112,8 +117,8 @@ class Incarnation:
             if self.dead:
                 return
             self.dead = True
-        self.core.fence()
-        self.contested.fence()
+        for lane in self._lanes:
+            lane.fence()
         self._engine.incarnation_died(self)
 
     # -- what a run asks -----------------------------------------------------------------------------
@@ -172,6 +177,22 @@ class Incarnation:
     def event_of(self, key: int, name: str) -> Signal:
         """Settled once that run has set the event, or has ended without."""
         return self._engine.mail.event_of(key, name)
+
+    def command(self, ticket: Ticket) -> None:
+        """Queue a command on a durable object."""
+        self.commands.submit([ticket])
+
+    def find_entity(self, type: str, key: str) -> tuple[int, bytes | None]:
+        """Version and state of a durable object; 0 and None of one that is not there."""
+        return entities.find(self._engine.database, [(type, key, 0)]).get((type, key, 0), (0, None))
+
+    def entity_after(self, type: str, key: str, version: int) -> Signal:
+        """Settled with version and state once an object has changed since this version."""
+        return self._engine.mail.entity_after(type, key, version)
+
+    def unwatch_entity(self, type: str, key: str, version: int, signal: Signal) -> None:
+        """Nobody waits for that change with this signal any more."""
+        self._engine.mail.entities.remove((type, key, version), signal)
 
     def rows_of(self, key: int, name: str, place: int) -> Signal:
         """Settled with rows of that run's stream from this place on; with none once it has ended."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.core.mailbox import Mailbox
 from perdure.models import Status
-from perdure.store import messages, streams
+from perdure.store import entities, messages, streams
 from perdure.store import runs as stored
 from perdure.store.signal import Signal
 from perdure.worker.service import Service
@@ -37,6 +37,8 @@ class Mail(Service):
         """By run and name; settled with (failed, value) of the event, or with how the run ended without it."""
         self.rows: Watched[tuple[int, str, int]] = Watched()
         """By run, stream and place; settled with rows from there on, or with none once the run has ended."""
+        self.entities: Watched[tuple[str, str, int]] = Watched()
+        """By type, key and version; settled with a later version and its state."""
 
     def expect(self, mailbox: Mailbox, topic: str) -> None:
         """Look for messages of this topic, as long as the mailbox wants one."""
@@ -56,10 +58,16 @@ class Mail(Service):
         self.wake()
         return signal
 
+    def entity_after(self, type: str, key: str, version: int) -> Signal:
+        """A signal for a change of a durable object."""
+        signal = self.entities.add((type, key, version))
+        self.wake()
+        return signal
+
     @property
     def awaited(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._lines or self.events or self.rows)
+        return bool(self._lines or self.events or self.rows or self.entities)
 
     def tick(self) -> float | None:
         """Look for all of it once."""
@@ -71,6 +79,7 @@ class Mail(Service):
         """The app closes: whoever still waits is told so."""
         self.events.abandon(error)
         self.rows.abandon(error)
+        self.entities.abandon(error)
 
     def _deliver(self) -> bool:
         """Hand messages over; tell whether there were more topics than fit into one look."""
@@ -101,6 +110,9 @@ class Mail(Service):
         return more
 
     def _tell(self) -> None:
+        if objects := self.entities.some():
+            for object, state in entities.find(self._engine.database, objects).items():
+                self.entities.settle(object, state)
         events, rows = self.events.some(), self.rows.some()
         if not events and not rows:
             return

@@ -1,0 +1,207 @@
+"""`Entity` and `@command`: durable objects, which live in the database under a key."""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
+
+from perdure.client import Operation, current_app, on_loop, read
+from perdure.core.branch import current
+from perdure.core.entities import CommandDefinition, EntityDefinition, Order, give, state_when, wait_for_state
+from perdure.core.registry import name_of
+from perdure.core.runtime import Runtime
+from perdure.errors import DatabaseUnavailable, DefinitionError, WaitTimeout
+from perdure.models import CommandInfo, Duration, seconds_of
+from perdure.serial import Signature, check_size, check_text, decode_failure
+from perdure.store import entities as stored
+from perdure.store.entities import CommandRecord
+from perdure.store.records import Ticket
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+class EntityCommand(Generic[P, R]):
+    """A command of a class of durable objects: called with a key, it is carried out on that object, exactly once."""
+
+    def __init__(
+        self, entity: EntityDefinition, definition: CommandDefinition, id: str | None = None
+    ) -> None:
+        self._entity, self._definition, self._id = entity, definition, id
+
+    def __repr__(self) -> str:
+        return f"<command {self._definition.name}>"
+
+    def __call__(self, key: str, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
+        """Carry it out on the object with this key, which is made if it is not there.
+
+        Raises:
+            Exception: whatever the command raises; the object is then as it was.
+        """
+        return on_loop(self.prepared(key, args, kwargs), current_app(), "perdure.sync.call")
+
+    def options(self, *, id: str) -> EntityCommand[P, R]:
+        """Return the command with an idempotency key, for code outside of workflows: once for each object and id."""
+        return EntityCommand(self._entity, self._definition, check_text(id, "id="))
+
+    def prepared(self, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Operation]:
+        """What makes the operation; wrong arguments raise here, in the caller."""
+        signature = self._definition.signature
+        signature.bind(args, kwargs)
+        sent = check_size(signature.encode_call(args, kwargs), what="the arguments")
+        order = Order(self._entity, self._definition, check_key(key), sent)
+        return lambda: self._operation(order)
+
+    def _operation(self, order: Order) -> Operation:
+        branch = current.get()
+        if branch is not None:
+            return give(branch, order)
+        return _give_outside(current_app().runtime, order, self._id or str(uuid.uuid4()))
+
+
+def _give_outside(runtime: Runtime, order: Order, id: str) -> Operation:
+    run = runtime.new_key()
+    record = CommandRecord(run, order.place, id, order.command.name, order.args, order.apply)
+    ticket = Ticket(record)
+    runtime.command(ticket)
+    yield ticket
+    if ticket.error is not None:
+        reason = str(ticket.error) or "this worker was declared dead"
+        raise DatabaseUnavailable(
+            f"whether {order.command.name} was carried out on {order.key!r} is not known ({reason}); with "
+            ".options(id=...) it can be given again without harm"
+        ) from ticket.error
+    if record.failed:
+        raise decode_failure(record.value, exceptions=runtime.exceptions)
+    return order.command.signature.result.decode(record.value)
+
+
+def check_key(key: str) -> str:
+    """Refuse what cannot be the key of an object."""
+    if not check_text(key, "the key of an object"):
+        raise ValueError("a durable object needs a key that is not empty")
+    return key
+
+
+class Command(Generic[S, P, R]):
+    """A decorated method: on the class the durable command, on an instance the plain method."""
+
+    def __init__(self, function: Callable[Concatenate[S, P], R]) -> None:
+        self.__wrapped__ = self.function = function
+        self.__doc__ = function.__doc__
+        self.name = function.__name__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> EntityCommand[P, R]: ...
+    @overload
+    def __get__(self, instance: S, owner: type | None = None) -> Callable[P, R]: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """The plain method of an instance, or the command of the class."""
+        if instance is not None:
+            return self.function.__get__(instance, owner)
+        entity: EntityDefinition = owner.__entity__
+        definition = CommandDefinition(
+            f"{entity.name}.{self.name}", self.function, Signature(self.function, skip=1)
+        )
+        return EntityCommand(entity, definition)
+
+
+def command(function: Callable[Concatenate[S, P], R], /) -> Command[S, P, R]:
+    """Make a method of an `Entity` a command: `await Account.withdraw("alice", amount)`.
+
+    It is a plain function of the object's fields and its arguments: no steps, no I/O, no clock; it may be run again
+    where a commit has to be repeated. What it raises leaves the object as it was.
+
+    Raises:
+        DefinitionError: it is `async def`, or no plain function.
+    """
+    if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
+        raise DefinitionError(f"@command decorates a plain `def` method, not {function!r}")
+    return Command(function)
+
+
+class Entity:
+    """Base of durable objects: an ordinary dataclass, whose objects live in the database under a key.
+
+    An object is there from its first command on, and has to be made without arguments. Called on the class, a command is
+    carried out under the lock of the object's row: one at a time for each key, with the checkpoint of the workflow that
+    gives it. On an instance it is the plain method, so that unit tests need no database.
+
+    Example:
+        @dataclass
+        class Account(Entity):
+            balance: Decimal = Decimal(0)
+
+            @command
+            def withdraw(self, amount: Decimal) -> Decimal:
+                if amount > self.balance:
+                    raise InsufficientFunds(self.balance)
+                self.balance -= amount
+                return self.balance
+
+        left = await Account.withdraw("alice", Decimal("12.50"))
+    """
+
+    __entity__: ClassVar[EntityDefinition]
+
+    def __init_subclass__(cls, *, name: str | None = None, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        cls.__entity__ = EntityDefinition(name_of(cast("Any", cls), name), cls)
+
+    @classmethod
+    def get(cls, key: str) -> Coroutine[object, None, Self]:
+        """The object as it is now; one that had no command yet is as it is made. In a workflow it is remembered."""
+        return on_loop(cls._looking(check_key(key), None, None), current_app(), "perdure.sync.get")
+
+    @classmethod
+    def when(
+        cls, key: str, condition: Callable[[Self], bool], *, timeout: Duration | None = None
+    ) -> Coroutine[object, None, Self]:
+        """Wait until a condition holds for the object, and return it as it is then.
+
+        Args:
+            key: of the object.
+            condition: called with the object, again after each change that is seen; those in between are not.
+            timeout: seconds or `timedelta` to wait.
+
+        Raises:
+            WaitTimeout: it did not hold in time.
+        """
+        seconds = None if timeout is None else seconds_of(timeout, "timeout=")
+        make = cls._looking(check_key(key), condition, seconds)
+        return on_loop(make, current_app(), "perdure.sync.when")
+
+    @classmethod
+    def history(cls, key: str, limit: int = 100) -> Coroutine[object, None, tuple[CommandInfo, ...]]:
+        """The last commands that the object has carried out, newest first; not inside a workflow."""
+        app, place = current_app(), (cls.__entity__.name, check_key(key))
+
+        def look() -> tuple[CommandInfo, ...]:
+            return tuple(CommandInfo(*row) for row in stored.history(app.database, place, limit))
+
+        return on_loop(lambda: read("history", look), app)
+
+    @classmethod
+    def _looking(
+        cls, key: str, condition: Callable[[Any], bool] | None, seconds: float | None
+    ) -> Callable[[], Operation]:
+        return lambda: looking(cls.__entity__, key, condition, seconds)
+
+
+def looking(
+    entity: EntityDefinition, key: str, condition: Callable[[Any], bool] | None, seconds: float | None
+) -> Operation:
+    """The operation behind `get` and `when`, for both colours."""
+    branch = current.get()
+    if branch is not None:
+        return (yield from state_when(branch, entity, key, condition, seconds))
+    found = yield from wait_for_state(current_app().runtime, entity, key, condition, seconds)
+    if found is None:
+        raise WaitTimeout(f"{entity.name} {key!r} was not so within {seconds:g} s")
+    return found
+
+
+__all__ = ["Command", "Entity", "EntityCommand", "command"]

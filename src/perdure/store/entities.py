@@ -1,0 +1,225 @@
+"""Commands on durable objects: many in one transaction, each under the lock of its object's row.
+
+Like the journal's batches, but in two round trips: the first locks the rows and reads them, then the commands are run
+here, one after the other, then the second writes what became of all. Commands on one object that are given at the same
+time share its lock and its commit. A command that raises leaves its object as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import psycopg
+
+from perdure.sql import Statements
+from perdure.store.arrays import Bigints, Blobs, Booleans, Integers, Smallints, Texts
+from perdure.store.batch import Batch, confirm
+from perdure.store.columns import places
+from perdure.store.connection import Connection
+from perdure.store.database import Database
+from perdure.store.records import Outcome, Record, StepRecord
+
+Place = tuple[str, str]
+"""Type and key of an object."""
+LOCK_TIMEOUT: Final = 0.25
+"""Seconds to wait for objects that another process works on."""
+
+
+class Applied(NamedTuple):
+    """What became of a command: the object's new state, or None if it is as it was, and the result or the error."""
+
+    state: bytes | None
+    failed: bool
+    value: bytes
+
+
+class CommandRecord(Record):
+    """One command.
+
+    Attributes:
+        place: type and key of the object.
+        id: names it, so that it is done once.
+        apply: runs it on a stored state, None for an object that is new.
+        step: the step that gives it, if a workflow does.
+        failed: whether it raised; known once the ticket is settled.
+        value: its result or its error.
+    """
+
+    __slots__ = ("apply", "args", "command", "failed", "id", "place", "step", "value")
+
+    def __init__(
+        self,
+        run: int,
+        place: Place,
+        id: str,
+        command: str,
+        args: bytes,
+        apply: Callable[[bytes | None], Applied],
+        step: StepRecord | None = None,
+    ) -> None:
+        super().__init__(run)
+        self.place, self.id, self.command, self.args = place, id, command, args
+        self.apply, self.step = apply, step
+        self.failed, self.value = False, b"null"
+
+
+class CommandWriter:
+    """Writes batches of commands over one connection, as one worker's slot, or as a client."""
+
+    def __init__(self, statements: Statements, worker: int | None, slot: int) -> None:
+        self._sql, self._worker, self._slot = statements, worker, slot
+
+    def write(self, connection: Connection, batch: Batch, _lock_timeout: float) -> None:
+        """Run and write the commands.
+
+        Raises:
+            psycopg.Error: nothing is done, or (a lost connection) nobody knows.
+        """
+        commands = batch.of(CommandRecord)
+        try:
+            states, done = self._lock(connection, commands)
+            self._save(connection, _run_all(commands, states, done))
+        except BaseException:
+            if not connection.closed:
+                connection.rollback()
+            raise
+        confirm(connection)
+        for command in commands:
+            command.outcome = Outcome.WON
+
+    def _lock(
+        self, connection: Connection, commands: Sequence[CommandRecord]
+    ) -> tuple[dict[Place, _State], _Done]:
+        objects = sorted({command.place for command in commands})
+        which = _columns(objects)
+        steps = [command.step for command in commands if command.step is not None]
+        begin = "begin_batch" if self._worker is not None else "begin_client_batch"
+        settings = {"lock_timeout": f"{int(LOCK_TIMEOUT * 1000)}ms", "plans": "auto"}
+        ids = _columns([command.place for command in commands]) | {"id": Texts([c.id for c in commands])}
+        with connection.pipeline():
+            connection.execute("begin")
+            connection.execute(self._sql[begin], settings | {"worker": self._worker, "slot": self._slot})
+            connection.execute(self._sql["make_entities"], which)
+            locked = connection.execute(self._sql["lock_entities"], which, binary=True)
+            # After the lock, so that whatever an earlier try has done is seen.
+            found = connection.execute(self._sql["find_commands"], ids, binary=True)
+            recorded = (
+                connection.execute(self._sql["find_sends"], places(steps), binary=True) if steps else None
+            )
+        states = {(type, key): _State(version, state) for type, key, version, state in locked.fetchall()}
+        by_id = {(type, key, id): bytes(value) for type, key, id, value in found.fetchall()}
+        by_step = {
+            (run, position): (failed, bytes(value)) for run, position, failed, value, _ in recorded.fetchall()
+        }
+        return states, (by_id, by_step)
+
+    def _save(self, connection: Connection, work: _Work) -> None:
+        with connection.pipeline():
+            if work.changed:
+                states = [work.states[place] for place in work.changed]
+                connection.execute(
+                    self._sql["save_entities"],
+                    _columns(work.changed)
+                    | {
+                        "state": Blobs([state.value for state in states]),
+                        "version": Bigints([state.version for state in states]),
+                    },
+                )
+                connection.execute(self._sql["add_commands"], _command_columns(work.applied))
+            if work.steps:
+                steps = _step_columns(work.steps) | {"worker": self._worker}
+                connection.execute(self._sql["record_command_steps"], steps)
+            commit = connection.execute("commit")
+        if commit.statusmessage != "COMMIT":
+            raise psycopg.OperationalError(f"the batch ended with {commit.statusmessage}")
+
+
+_Done = tuple[dict[tuple[str, str, str], bytes], dict[tuple[int, str], tuple[bool, bytes]]]
+
+
+class _State:
+    __slots__ = ("value", "version")
+
+    def __init__(self, version: int, value: bytes | None) -> None:
+        self.version, self.value = version, value
+
+
+class _Work(NamedTuple):
+    states: dict[Place, _State]
+    changed: list[Place]
+    applied: list[tuple[CommandRecord, int]]
+    steps: list[CommandRecord]
+
+
+def _run_all(commands: Sequence[CommandRecord], states: dict[Place, _State], done: _Done) -> _Work:
+    by_id, by_step = done
+    changed: dict[Place, None] = {}
+    applied: list[tuple[CommandRecord, int]] = []
+    steps: list[CommandRecord] = []
+    for command in commands:
+        step = command.step
+        if step is not None and (step.run, step.position) in by_step:
+            command.failed, command.value = by_step[step.run, step.position]
+            continue
+        if (known := by_id.get((*command.place, command.id))) is not None:
+            command.failed, command.value = False, known
+        else:
+            state = states[command.place]
+            new, command.failed, command.value = command.apply(state.value)
+            if not command.failed:
+                state.version += 1
+                state.value = new
+                changed[command.place] = None
+                applied.append((command, state.version))
+                by_id[*command.place, command.id] = command.value
+        if step is not None:
+            step.failed, step.value = command.failed, command.value
+            steps.append(command)
+    return _Work(states, list(changed), applied, steps)
+
+
+def find(
+    database: Database, wanted: Sequence[tuple[str, str, int]]
+) -> dict[tuple[str, str, int], tuple[int, bytes]]:
+    """Objects that have changed since the versions given: version and state, by type, key and that version."""
+    parameters = _columns([(type, key) for type, key, _ in wanted])
+    rows = database.run("find_entities", parameters | {"version": Bigints([seen for _, _, seen in wanted])})
+    return {(type, key, seen): (version, bytes(state)) for type, key, seen, version, state in rows}
+
+
+def history(
+    database: Database, place: Place, limit: int
+) -> list[tuple[int, str, str, bytes, bytes, datetime]]:
+    """What was done to an object, newest first: version, id, command, arguments, result and when."""
+    rows = database.run("list_commands", {"type": place[0], "key": place[1], "limit": limit})
+    return [(v, id, command, bytes(args), bytes(value), done) for v, id, command, args, value, done in rows]
+
+
+def _columns(objects: Sequence[Place]) -> dict[str, Any]:
+    return {"type": Texts([type for type, _ in objects]), "key": Texts([key for _, key in objects])}
+
+
+def _command_columns(applied: Sequence[tuple[CommandRecord, int]]) -> dict[str, Any]:
+    commands = [command for command, _ in applied]
+    return _columns([command.place for command in commands]) | {
+        "version": Bigints([version for _, version in applied]),
+        "id": Texts([command.id for command in commands]),
+        "command": Texts([command.command for command in commands]),
+        "args": Blobs([command.args for command in commands]),
+        "value": Blobs([command.value for command in commands]),
+        "run": Bigints([None if command.step is None else command.step.run for command in commands]),
+    }
+
+
+def _step_columns(commands: Sequence[CommandRecord]) -> dict[str, Any]:
+    steps = [command.step for command in commands if command.step is not None]
+    return places(steps) | {
+        "grp": Integers([step.group for step in steps]),
+        "ord": Integers([step.order for step in steps]),
+        "kind": Smallints([step.kind for step in steps]),
+        "name": Texts([step.name for step in steps]),
+        "failed": Booleans([step.failed for step in steps]),
+        "value": Blobs([step.value for step in steps]),
+    }
