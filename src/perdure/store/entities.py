@@ -111,7 +111,8 @@ class CommandWriter:
         states = {(type, key): _State(version, state) for type, key, version, state in locked.fetchall()}
         by_id = {(type, key, id): bytes(value) for type, key, id, value in found.fetchall()}
         by_step = {
-            (run, position): (failed, bytes(value)) for run, position, failed, value, _ in recorded.fetchall()
+            (run, position): (failed, bytes(value))
+            for run, position, failed, value, _ in (recorded.fetchall() if recorded is not None else ())
         }
         return states, (by_id, by_step)
 
