@@ -93,6 +93,7 @@ from perdure.models import (
     RunInfo,
     Status,
     StepInfo,
+    VersionInfo,
 )
 from perdure.policy import Retry
 
@@ -144,6 +145,7 @@ __all__ = [
     "StepTimeout",
     "Topic",
     "TransactionBroken",
+    "VersionInfo",
     "WaitTimeout",
     "Winner",
     "WorkflowCancelled",

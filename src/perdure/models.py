@@ -208,6 +208,15 @@ class StepInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """What still lives on one version of the code: unfinished runs by status, and workers; None is no version."""
+
+    version: str | None
+    runs: Mapping[Status, int]
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
 class EventInfo:
     """One value that a run has made known."""
 

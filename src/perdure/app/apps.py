@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 
 from perdure.app.base import BaseApp
 from perdure.app.runs import BlockingRuns, Runs
+from perdure.app.versions import BlockingVersions, Versions
 from perdure.client import (
     BlockingHandle,
     Handle,
@@ -31,6 +32,11 @@ class Perdure(BaseApp):
     def runs(self) -> Runs:
         """The runs in the app's database."""
         return Runs(self)
+
+    @property
+    def versions(self) -> Versions:
+        """Which versions of the code still have runs, and workers."""
+        return Versions(self)
 
     async def open(self) -> Self:
         """Connect, migrate, and begin to work; `async with` does it.
@@ -83,6 +89,11 @@ class BlockingPerdure(BaseApp):
     def runs(self) -> BlockingRuns:
         """The runs in the app's database."""
         return BlockingRuns(self)
+
+    @property
+    def versions(self) -> BlockingVersions:
+        """Which versions of the code still have runs, and workers."""
+        return BlockingVersions(self)
 
     def open(self) -> Self:
         """Connect, migrate, and begin to work; `with` does it. Raises as `perdure.Perdure.open` does."""

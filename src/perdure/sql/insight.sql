@@ -76,3 +76,9 @@ select r.input, e.value from {schema}.runs r left join {schema}.ends e on e.key 
 select id, name, host, pid from {schema}.workers where id = any(%(ids)s::bigint[])
 union all
 select id, name, host, pid from {schema}.workers_gone where id = any(%(ids)s::bigint[])
+
+-- name: list_versions
+-- What still lives on each version of the code: unfinished runs by status, and workers.
+select version, status, count(*) as runs, 0 as workers from {schema}.live group by version, status
+union all
+select version, null, 0, count(*) from {schema}.workers group by version

@@ -8,7 +8,17 @@ from typing import Any, Final
 
 from psycopg.types.json import Jsonb
 
-from perdure.models import CancelReason, Kind, RunDetail, RunFilter, RunInfo, Status, StepInfo, one_or_more
+from perdure.models import (
+    CancelReason,
+    Kind,
+    RunDetail,
+    RunFilter,
+    RunInfo,
+    Status,
+    StepInfo,
+    VersionInfo,
+    one_or_more,
+)
 from perdure.store import workers
 from perdure.store.arrays import Bigints
 from perdure.store.connection import Connection
@@ -44,6 +54,19 @@ def list_runs(database: Database, where: RunFilter) -> list[RunInfo]:
 def count_runs(database: Database, where: RunFilter) -> int:
     """How many runs match, whatever the filter's limit."""
     return int(database.run("count_runs", _parameters(where))[0][0])
+
+
+def list_versions(database: Database) -> list[VersionInfo]:
+    """What still lives on each version of the code, the unnamed one first."""
+    runs: dict[str | None, dict[Status, int]] = {}
+    workers: dict[str | None, int] = {}
+    for version, status, count, living in database.run("list_versions"):
+        found = runs.setdefault(version, {})
+        workers[version] = workers.get(version, 0) + living
+        if status is not None:
+            found[Status.of(status)] = count
+    names = sorted(runs, key=lambda name: (name is not None, name or ""))
+    return [VersionInfo(name, runs[name], workers[name]) for name in names]
 
 
 def detail(database: Database, info: RunInfo) -> RunDetail:
