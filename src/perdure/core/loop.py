@@ -209,9 +209,7 @@ class LoopHost:
             return
         try:
             self._apply(run.gate.on_quiet())
-        except (
-            Unwind
-        ):  # a record was refused or fenced: there is no code here to take off the stack but the run's
+        except Unwind:  # a record was refused or fenced: the code here to take off the stack is the run's
             self.close()
 
     def _apply(self, decision: Decision) -> None:
@@ -328,6 +326,8 @@ class LoopHost:
             task = asyncio.Task(self._leave(), loop=self._loop, context=Context())
             self._bodies.add(task)
             task.add_done_callback(self._bodies.discard)
+        else:
+            self.run.look_again()
 
     async def _leave(self) -> None:
         run = self.run
@@ -338,6 +338,7 @@ class LoopHost:
                 return
         record = run.put_away_record()
         if record is None or not run.can_leave():
+            run.look_again()
             return
         run.leaving = leaving = run.submit(record)
         await leaving.wait()

@@ -68,9 +68,9 @@ class Threads:
                 self._working += 1
 
     def _staff(self) -> None:
-        if self._idle:
-            self._changed.notify()
-        elif self._queue and self._working < self._limit:
+        self._changed.notify()
+        # A thread that was notified counts as idle until it runs: each idle one stands for one piece of work, no more.
+        if len(self._queue) > self._idle and self._working + self._idle < self._limit:
             self._working += 1
             threading.Thread(target=self._work, name="perdure-work", daemon=True).start()
 

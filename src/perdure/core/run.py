@@ -341,6 +341,11 @@ class Run:
             and not (self.cancel_reason and not self.cancel_told)
         )
 
+    def look_again(self) -> None:
+        """It waits but cannot leave yet, and nobody says when that changes: have it looked at again."""
+        if self.waiting and not self.closed and self.leaving is None:
+            self.runtime.begun_waiting(self)
+
     def unrecorded_waits(self) -> list[WaitRecord]:
         """What the run waits for without a row that says so, of what others bring; it is about to have one."""
         records = [

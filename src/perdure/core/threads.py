@@ -315,16 +315,22 @@ class ThreadHost:
         run = self.run
         with self._lock:
             if not run.can_leave() or (self._holder is not None and run.tasks > 1):
+                run.look_again()
                 return
-            if waits := run.unrecorded_waits():
-                # Two tickets, one transaction each: whoever ends the target must find the wait committed.
-                ticket = run.submit(*waits)
-                ticket.call(lambda: run.runtime.begun_waiting(run))
+            try:
+                if waits := run.unrecorded_waits():
+                    # Two tickets, one transaction each: whoever ends the target must find the wait committed.
+                    ticket = run.submit(*waits)
+                    ticket.call(lambda: run.runtime.begun_waiting(run))
+                    return
+                record = run.put_away_record()
+                if record is None:
+                    run.look_again()
+                    return
+                run.leaving = run.submit(record)
+            except Unwind:  # a record was refused or fenced: there is no code here to take off the stack
+                self.close()
                 return
-            record = run.put_away_record()
-            if record is None:
-                return
-            run.leaving = run.submit(record)
         run.leaving.call(lambda: self._left(record))
 
     def _left(self, record: PutAway) -> None:

@@ -42,6 +42,11 @@ class Decorated(Generic[P, R]):
         bound.receiver = (instance if method == "instance" else owner or type(instance),)
         return bound
 
+    def named(self, coroutine: Any) -> Any:
+        """Give a coroutine the function's name, which Python says if nobody awaits it."""
+        coroutine.__name__, coroutine.__qualname__ = self.__name__, self.__qualname__
+        return coroutine
+
     def received(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments as the function takes them, what it was looked up on first.
 

@@ -61,7 +61,7 @@ class AsyncStep(Decorated[P, R]):
             raise WrongColour(
                 f"{self.__qualname__} is async: in a blocking workflow call it by perdure.sync.run_step ({where()})"
             )
-        return self._call(self.received(args), kwargs)
+        return cast("Coroutine[object, None, R]", self.named(self._call(self.received(args), kwargs)))
 
     async def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R:
         branch = current.get()

@@ -83,7 +83,7 @@ class AsyncStartable(_Startable[P, R]):
                 f"{self.__qualname__} is async: in a blocking workflow write `perdure.sync.start({self.__qualname__}, "
                 f"...).result()` ({where()})"
             )
-        return self._call(self.what(args, kwargs))
+        return cast("Coroutine[object, None, R]", self.named(self._call(self.what(args, kwargs))))
 
     async def _call(self, what: Start) -> R:
         branch = current.get()

@@ -257,8 +257,9 @@ class Journal:
                         "%s: a batch of %d failed (%s)", self._name, len(batch.tickets), _line(error)
                     )
                     for ticket in batch.tickets:
-                        self.sent_at = time.monotonic()
-                        self._flush(Batch([ticket]))
+                        if not self._follows(ticket):
+                            self.sent_at = time.monotonic()
+                            self._flush(Batch([ticket]))
                     return
                 else:
                     self._postpone(batch.tickets[0], error)
@@ -267,6 +268,17 @@ class Journal:
                 self._answer(batch)
                 return
         self._fail(batch.tickets, Fenced())
+
+    def _follows(self, ticket: Ticket) -> bool:
+        """Whether an earlier ticket of its run is still on its way or was refused, so that it is not its turn."""
+        if (refused := self.refused.get(ticket.run)) is not None and not isinstance(ticket.records[0], Park):
+            self._fail([ticket], refused)
+            return True
+        with self._changed:
+            line = self._behind.get(ticket.run)
+            if line is not None:
+                line.append(ticket)
+        return line is not None
 
     def _answer(self, batch: Batch) -> None:
         settle(batch.tickets)

@@ -86,7 +86,8 @@ class Timers(Service):
         """Forget the waits of runs that were put away: an hour-long one would stay here for the hour."""
         if len(self._waits) > self._purge_at or (self._leaving and not self._leavers):
             self._leaving = False
-            self._waits = [wait for wait in self._waits if not wait[4].done]
+            # In place: `_push` may have taken hold of this list already, and waits for the lock.
+            self._waits[:] = [wait for wait in self._waits if not wait[4].done]
             heapq.heapify(self._waits)
             self._purge_at = max(PURGE_FROM, len(self._waits) * 5 // 4)
 
