@@ -242,6 +242,9 @@ class Life:
     def request_cancel(self, key: int) -> None:
         raise AssertionError("children run elsewhere")
 
+    def stayed(self, run: Run) -> None:
+        return
+
     def unwatch(self, key: int, signal: Signal) -> None:
         return
 

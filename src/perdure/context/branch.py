@@ -19,12 +19,12 @@ def branch_of(what: str) -> Branch:
     return branch
 
 
-def async_branch(what: str) -> Branch:
+def async_branch(what: str, instead: str = "") -> Branch:
     """The branch of an async workflow whose code is running."""
     branch = branch_of(what)
     if not branch.run.definition.colour:
         raise WrongColour(
-            f"{what} is async: in a blocking workflow use perdure.sync.{what.rpartition('.')[2]} ({where()})"
+            f"{what} is async: in a blocking workflow use {instead or f'perdure.sync.{what[8:]}'} ({where()})"
         )
     return branch
 

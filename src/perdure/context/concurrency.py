@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar, overload
 
 from perdure.client import Handle
 from perdure.context.branch import async_branch, branch_of
@@ -18,6 +18,9 @@ from perdure.declare import BlockingStep
 from perdure.errors import WaitTimeout
 from perdure.models import Duration, MapFailure, MapResult, seconds_of
 
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 R = TypeVar("R")
 T = TypeVar("T")
 H = TypeVar("H", bound=Handle[Any])
@@ -30,7 +33,15 @@ class Winner(NamedTuple, Generic[R]):
     value: R
 
 
-async def race(*contestants: Coroutine[Any, Any, R]) -> Winner[R]:
+@overload
+async def race(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B], /) -> Winner[A | B]: ...
+@overload
+async def race(
+    first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B], third: Coroutine[Any, Any, C], /
+) -> Winner[A | B | C]: ...
+@overload
+async def race(*contestants: Coroutine[Any, Any, R]) -> Winner[R]: ...
+async def race(*contestants: Coroutine[Any, Any, Any]) -> Winner[Any]:
     """Run coroutines as concurrent branches until the first of them ends; cancel the others.
 
     Args:
@@ -74,6 +85,8 @@ async def wait_any(handles: Iterable[H]) -> H:
         ValueError: there are none.
     """
     several = list(handles)
+    if not several:
+        raise ValueError("wait_any(...) needs at least one handle")
     winner = await race(*(_ended(handle) for handle in several))
     return several[winner.which]
 
@@ -98,7 +111,7 @@ def timeout(duration: Duration) -> AbstractAsyncContextManager[object]:
         WaitTimeout: the block did not end in time.
     """
     seconds = seconds_of(duration, "timeout(...)")
-    async_branch("perdure.timeout")
+    async_branch("perdure.timeout", "perdure.sync.race with perdure.sync.sleep")
     return _Timeout(seconds)
 
 

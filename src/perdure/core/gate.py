@@ -243,6 +243,10 @@ class Gate:
                 line.remove(call)
         self.release(call)
 
+    def is_withdrawn(self, call: Call) -> bool:
+        """Whether its caller was told to stop while its body ran."""
+        return call.position in self._withdrawn
+
     def on_quiet(self) -> Decision:
         """Decide what happens, now that the code cannot go on without an answer."""
         if self.holder is not None:
@@ -300,8 +304,8 @@ class Gate:
         return self._groups[0][0] if self._groups else None
 
     def parked_calls(self) -> list[Call]:
-        """Every call that waits, for an error text or to end them all."""
-        return [*self._asked.values(), *self._fresh, *self._ready, *self.running]
+        """Every call that waits, once, for an error text or to end them all."""
+        return list(dict.fromkeys((*self._asked.values(), *self._fresh, *self._ready, *self.running)))
 
     def _fits(self, position: str, kind: Kind, name: str) -> Recorded | None:
         record = self._records.get(position)

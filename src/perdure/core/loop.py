@@ -349,7 +349,7 @@ class LoopHost:
         self.pump()
         if run.cancel_reason is not CancelReason.NONE:
             self.cancel(run.cancel_reason)
-        run.runtime.begun_waiting(run)
+        run.runtime.stayed(run)
 
     def close_soon(self) -> None:
         """Close at the loop's next turn; from the loop's thread."""

@@ -66,6 +66,10 @@ class Runtime(Protocol):
         """Settled once the wait at this position is over by the database's clock."""
         ...
 
+    def stayed(self, run: Run) -> None:
+        """The run was not put away, since something that it waits for has come: look for it."""
+        ...
+
     def end_of(self, key: int) -> Signal:
         """Settled with (status, value) once that run has ended, or with a reason once it is parked."""
         ...

@@ -22,9 +22,13 @@ class Word(Enum):
 class Strand:
     """One thread of a run's code."""
 
-    __slots__ = ("_lock", "_words", "fan")
+    __slots__ = ("_lock", "_words", "fan", "member_of", "stopped")
 
-    def __init__(self) -> None:
+    def __init__(self, member_of: Fan | None = None) -> None:
+        self.member_of = member_of
+        """The branches that it is one of."""
+        self.stopped = False
+        """It is told to stop once the branches have ended that it waits for."""
         self.fan: Fan | None = None
         """The branches that it waits for."""
         self._lock = threading.Semaphore(0)
@@ -54,7 +58,7 @@ class Fan:
     __slots__ = ("_running", "errors", "left", "parent", "race", "results", "strands", "winner")
 
     def __init__(self, count: int, parent: Strand, *, race: bool) -> None:
-        self.strands: Final = [Strand() for _ in range(count)]
+        self.strands: Final = [Strand(self) for _ in range(count)]
         self.parent, self.race = parent, race
         self.results: list[Any] = [None] * count
         self.errors: dict[int, BaseException] = {}

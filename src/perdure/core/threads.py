@@ -121,8 +121,11 @@ class ThreadHost:
                 self._pass_on()
         if thunks:
             with self.run.runtime.blocked():
-                parent.listen()
-            parent.fan = None
+                word, _ = parent.listen()
+            stopped, parent.fan, parent.stopped = parent.stopped or word is Word.STOP, None, False
+            self.run.check_open()
+            if stopped:
+                raise Cancelled  # whatever its branches made of it
         self.run.check_open()
         return fan
 
@@ -147,14 +150,15 @@ class ThreadHost:
 
     def _stop(self, strand: Strand) -> None:
         """Tell one strand, and all that it waits for, to stop: where it is, or after the body that it runs."""
-        if strand.fan is not None:
-            for inner in strand.fan.strands:
-                self._stop(inner)
-            return
         for place, (queued, _, _) in enumerate(self._next):
             if queued is strand:
                 self._next[place] = (strand, Word.STOP, None)
                 return
+        if strand.fan is not None:
+            strand.stopped = True
+            for inner in strand.fan.strands:
+                self._stop(inner)
+            return
         for call in self.run.gate.parked_calls():
             if call.resume is strand:
                 self._stop_call(call)
@@ -165,8 +169,9 @@ class ThreadHost:
         One that runs its body takes its turn after that, and the run's other code waits until then.
         """
         strand: Strand = call.resume
-        wants_gate, runs = call.wants_gate, call in self.run.gate.running
-        self.run.gate.withdraw(call)
+        gate = self.run.gate
+        wants_gate, runs = call.wants_gate and gate.holder is not call, call in gate.running
+        gate.withdraw(call)
         self._next.append((strand, Word.STOP, None))
         if wants_gate:
             strand.tell(Word.STOP)  # out of turn, and only to the body
@@ -286,8 +291,12 @@ class ThreadHost:
             self._stop_code()
 
     def _stop_code(self) -> None:
-        """Every strand that waits at the gate is told to stop."""
-        for call in self.run.gate.parked_calls():
+        """Every strand that waits at the gate is told to stop, and whoever waits for such strands."""
+        for call in sorted(self.run.gate.parked_calls(), key=lambda call: call.position):
+            fan: Fan | None = call.resume.member_of
+            while fan is not None:
+                fan.parent.stopped = True
+                fan = fan.parent.member_of
             self._stop_call(call)
 
     def _give_up(self, error: Exception) -> None:
@@ -343,7 +352,7 @@ class ThreadHost:
             self._look()
         if run.cancel_reason is not CancelReason.NONE:
             self.cancel(run.cancel_reason)
-        run.runtime.begun_waiting(run)
+        run.runtime.stayed(run)
 
     def close_soon(self) -> None:
         """Close; other strands may wait."""

@@ -113,6 +113,9 @@ def waited(run: Run, call: Call, wait: Waiting, seconds: float | None = None) ->
     run.runtime.begun_waiting(run, seconds)
     try:
         while True:
+            # Who tells the code to stop first says so, then looks for waits; here it is the other way round.
+            if run.gate.is_withdrawn(call) or (run.cancel_due and not call.began):
+                signal.settle(WOKEN)
             yield DurableWait(signal)
             leaving = run.leaving
             if leaving is not None and not leaving.done:

@@ -61,6 +61,8 @@ def race(*thunks: Callable[[], R]) -> Winner[R]:
 def wait_any(handles: Iterable[H]) -> H:
     """Wait for the first of several runs to end, however it does, and return its handle."""
     several = list(handles)
+    if not several:
+        raise ValueError("wait_any(...) needs at least one handle")
     winner = race(*((lambda handle=handle: _ended(handle)) for handle in several))
     return several[winner.which]
 

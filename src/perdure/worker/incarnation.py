@@ -162,6 +162,13 @@ class Incarnation:
         if after is not None:
             self._engine.timers.consider(run, after)
 
+    def stayed(self, run: Run) -> None:
+        """The run was not put away, since something that it waits for has come: look for it."""
+        self._engine.timers.ask_soon(run.key)
+        self._engine.mail.wake()
+        self._engine.watcher.wake()
+        self.begun_waiting(run)
+
     def end_of(self, key: int) -> Signal:
         """Settled once that run has ended, or is parked."""
         return self._engine.watcher.watch(key)
