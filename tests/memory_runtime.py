@@ -285,6 +285,12 @@ class Life:
     def unwatch_rows(self, key: int, name: str, place: int, signal: Signal) -> None:
         return
 
+    def last_event(self, key: int, name: str) -> Any:
+        return None
+
+    def how_ended(self, key: int) -> Any:
+        return None
+
     def unwatch_event(self, key: int, name: str, signal: Signal) -> None:
         return
 

@@ -121,9 +121,10 @@ class BlockingHandle(AnyHandle[R_co]):
         """Read the run's stream, as it is written; see `perdure.sync.read_stream`."""
         wanted = named(key, type)
         place: int | None = offset
+        whose: list[int] = []
         while place is not None:
             at = place
-            items, place = self._now(lambda: reading(self._app, self.id, wanted, at))  # noqa: B023
+            items, place = self._now(lambda: reading(self._app, self.id, wanted, at, whose))  # noqa: B023
             yield from items
 
     def events(self) -> tuple[EventInfo, ...]:

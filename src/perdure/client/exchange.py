@@ -22,7 +22,7 @@ from perdure.core.effects import Await, Use
 from perdure.core.messages import Message, has_ended, no_such_run
 from perdure.errors import DatabaseUnavailable, NotInWorkflow, RunEnded, SerializationError, WaitTimeout
 from perdure.models import Discarded, Duration, EventInfo, Item, seconds_of
-from perdure.serial import Payload, decode_failure, encode_failure
+from perdure.serial import Payload, check_text, decode_failure, encode_failure
 from perdure.store import messages as stored
 from perdure.store.records import MessageRecord, Outcome, StreamKind, Ticket
 
@@ -77,6 +77,7 @@ def _send_outside(app: App, outgoing: Sequence[Message]) -> Operation:
 
 def getting(app: App, id: str, event: Named, timeout: Duration | None, default: Any) -> Operation:
     """Wait for an event and return its last value."""
+    check_text(id, "id of a run")
     seconds = None if timeout is None else seconds_of(timeout, "timeout=")
     branch = current.get()
     if branch is not None:
@@ -199,13 +200,20 @@ def _letter(stored: bytes) -> Letter:
         raise SerializationError(f"no update: {error}") from error
 
 
-def reading(app: App, id: str, stream: Named, offset: int) -> Operation:
-    """The next rows of a stream from an offset on, as users see them; whether it has ended, and where to go on."""
+def reading(app: App, id: str, stream: Named, offset: int, whose: list[int]) -> Operation:
+    """The next rows of a stream from an offset on, as users see them; whether it has ended, and where to go on.
+
+    `whose` is empty at first, and then holds the key of the run: an offset in the stream of one life of a run is none in
+    that of the next.
+    """
     branch = current.get()
     if branch is not None:
-        row = yield from streams.read_row(branch, id, stream.name, offset)
+        row = yield from streams.read_row(branch, id, stream.name, offset, whose)
         return _items([] if row is None else [row], stream)
-    key, _ = yield Use(lambda: found(app, id))
+    if not whose:
+        key, _ = yield Use(lambda: found(app, id))
+        whose.append(key)
+    key = whose[0]
     signal = app.runtime.rows_of(key, stream.name, offset)
     try:
         yield signal
@@ -216,11 +224,9 @@ def reading(app: App, id: str, stream: Named, offset: int) -> Operation:
     return _items(signal.value, stream)
 
 
-def _items(
-    rows: Sequence[tuple[int, int, bytes]], stream: Named
-) -> tuple[list[Item[Any] | Discarded], int | None]:
+def _items(rows: Sequence[tuple[Any, ...]], stream: Named) -> tuple[list[Item[Any] | Discarded], int | None]:
     items: list[Item[Any] | Discarded] = []
-    for place, kind, value in rows:
+    for place, kind, value, *_ in rows:
         if kind == StreamKind.END:
             return items, None
         if kind == StreamKind.DISCARDED:

@@ -230,9 +230,10 @@ class Handle(AnyHandle[R_co]):
         """Read the run's stream, as it is written; see `perdure.read_stream`."""
         wanted = named(key, type)
         place: int | None = offset
+        whose: list[int] = []
         while place is not None:
             at = place
-            items, place = await on_loop(lambda: reading(self._app, self.id, wanted, at), self._app)  # noqa: B023
+            items, place = await on_loop(lambda: reading(self._app, self.id, wanted, at, whose), self._app)  # noqa: B023
             for item in items:
                 yield item
 

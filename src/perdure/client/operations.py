@@ -151,8 +151,11 @@ def _result_outside(app: App, key: int, id: str, result: Payload, timeout: float
 
 def _look(app: App, key: int) -> Any:
     """How a run ended, or why it is parked, if so: the wait may have been shorter than the way to the database."""
-    for _, status, value in stored.find_ended(app.database, [key]):
-        return status, value
+    while ended := stored.find_ended(app.database, [key]):
+        _, status, value = ended[0]
+        if status is not Status.CONTINUED:
+            return status, value
+        key = int(value)
     for _, reason in stored.find_parked(app.database, [key]):
         return reason
     return None
@@ -237,7 +240,18 @@ def act(
         if not found and cursor is None and isinstance(which, str):
             raise WorkflowNotFound(f"no run has the id {which!r}")
         if found:
-            reached += len(action([info.key for info in found]))
+            some = action([info.key for info in found])
+            if (
+                not some
+                and isinstance(which, str)
+                and stored.key_of(app.database, which)
+                not in (
+                    None,
+                    (found[0].key, found[0].workflow),
+                )
+            ):
+                continue  # it has gone on as new meanwhile: the same for its next life
+            reached += len(some)
         if len(found) < 1000:
             return reached
         cursor = found[-1].cursor

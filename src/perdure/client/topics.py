@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast, overload
 
 from perdure.serial import Payload, check_size, check_text
 
@@ -27,7 +27,11 @@ class Topic(Generic[T]):
 
     __slots__ = ("name", "payload")
 
-    def __init__(self, name: str, type: type[T] = ANYTHING) -> None:
+    @overload
+    def __init__(self: Topic[Any], name: str) -> None: ...
+    @overload
+    def __init__(self, name: str, type: type[T]) -> None: ...
+    def __init__(self, name: str, type: type[Any] = ANYTHING) -> None:
         self.name = check_name(name)
         self.payload = Payload.of(type)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -11,7 +12,6 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar, overload
 from perdure.client import Handle
 from perdure.context.branch import async_branch, branch_of
 from perdure.context.calls import run_step
-from perdure.core.branch import current
 from perdure.core.drive import drive
 from perdure.core.waits import sleep as sleep_operation
 from perdure.declare import BlockingStep
@@ -121,9 +121,14 @@ class _Timeout:
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.Task[None] | None = None
         self._expired = False
+        self._cancelling = 0
 
     async def __aenter__(self) -> Self:
+        if self._task is not None:
+            raise RuntimeError("perdure.timeout(...) bounds one block: call it again for the next one")
         self._task = asyncio.current_task()
+        assert self._task is not None
+        self._cancelling = self._task.cancelling()
         self._timer = asyncio.create_task(self._expire())
         return self
 
@@ -140,8 +145,8 @@ class _Timeout:
         assert self._task is not None
         assert self._timer is not None
         if self._expired:
-            self._task.uncancel()
-            if kind is asyncio.CancelledError:
+            # Somebody else may have cancelled the task as well: the run's end, a race, a timeout around this one.
+            if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
                 raise WaitTimeout(f"the block took longer than {self._seconds:g} s") from error
         elif kind is None or issubclass(kind, Exception | asyncio.CancelledError):
             await _stopped([self._timer])
@@ -212,7 +217,7 @@ async def map_steps(
 
 def called(step: Callable[[T], Any], item: T) -> Coroutine[Any, Any, Any]:
     """Call a step of either colour, or a workflow, from async code."""
-    if isinstance(step, BlockingStep) and current.get() is not None:
+    if isinstance(step, BlockingStep):
         return run_step(step, item)
     coroutine: Coroutine[Any, Any, Any] = step(item)
     return coroutine
@@ -224,10 +229,13 @@ class MapWork(Generic[T]):
     def __init__(self, items: Sequence[T], limit: int, tolerate: float) -> None:
         if limit < 1:
             raise ValueError("map_steps(limit=...) is at least 1")
-        if tolerate < 0:
+        if tolerate < 0 or (isinstance(tolerate, float) and tolerate > 1):
             raise ValueError("map_steps(tolerate=...) is a number of items, or a share between 0 and 1")
         self._items = items
-        self._allowed = int(tolerate * len(items)) if isinstance(tolerate, float) else tolerate
+        # Rounded first: 0.29 of 100 items are 28.999999999999996.
+        self._allowed = (
+            math.floor(round(tolerate * len(items), 6)) if isinstance(tolerate, float) else tolerate
+        )
         self._left = iter(enumerate(items))
         self._results: dict[int, Any] = {}
         self._failures: list[MapFailure[T]] = []

@@ -68,9 +68,10 @@ async def read_stream(
     """
     wanted, app = named(key, type), current_app()
     place: int | None = offset
+    whose: list[int] = []
     while place is not None:
         at = place
-        items, place = await on_loop(lambda: reading(app, id, wanted, at), app)  # noqa: B023  (driven at once)
+        items, place = await on_loop(lambda: reading(app, id, wanted, at, whose), app)  # noqa: B023  (driven at once)
         for item in items:
             yield item
 

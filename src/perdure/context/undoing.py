@@ -10,7 +10,8 @@ from perdure.client import where
 from perdure.context.branch import branch_of
 from perdure.core.branch import Branch, current
 from perdure.core.drive import drive, drive_blocking
-from perdure.core.run import Compensation, Run
+from perdure.core.registry import Compensation
+from perdure.core.run import Run
 from perdure.core.undo import called
 from perdure.declare import AsyncStep, BlockingStep
 from perdure.errors import Cancelled, WrongColour
@@ -24,6 +25,7 @@ class Saga:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._undo: list[Compensation] = []
+        self._leaving = False
 
     def __call__(
         self, step: AsyncStep[P, Any] | BlockingStep[P, Any], /, *args: P.args, **kwargs: P.kwargs
@@ -32,7 +34,7 @@ class Saga:
         if not isinstance(step, AsyncStep | BlockingStep):
             raise TypeError(f"a saga takes a @step or a @transaction that undoes, not {step!r}")
         step.definition.signature.bind(args, kwargs)
-        self._undo.append(Compensation(step.definition, args, kwargs))
+        self._undo.append(Compensation(step.definition, step.received(args), kwargs))
 
     def all(self) -> Any:
         """Undo everything now, newest first: `await undo.all()`, or `undo.all()` in a blocking workflow.
@@ -44,20 +46,30 @@ class Saga:
 
     async def _all_async(self) -> None:
         errors: list[Exception] = []
+        stopped: asyncio.CancelledError | None = None
         while self._undo:
             try:
-                await drive(called(_branch(), self._undo.pop()), self._run.runtime, self._run.host)
+                await drive(called(_branch(), self._undo[-1]), self._run.runtime, self._run.host)
+            except asyncio.CancelledError as error:
+                if self._run.leaves_the_stack or not self._leaving:
+                    raise  # by hand: the block is left by it, and goes on with this one
+                stopped = error
+                continue  # a branch that is no longer wanted undoes all the same; nobody knows whether this one is done
             except Exception as error:
                 errors.append(error)
+            self._undo.pop()
+        if stopped is not None:
+            raise stopped
         _raise_first(errors)
 
     def _all_blocking(self) -> None:
         errors: list[Exception] = []
         while self._undo:
             try:
-                drive_blocking(called(_branch(), self._undo.pop()), self._run.runtime, self._run.host)
+                drive_blocking(called(_branch(), self._undo[-1]), self._run.runtime, self._run.host)
             except Exception as error:
                 errors.append(error)
+            self._undo.pop()  # not before: whoever is told to stop here goes on with it when the block is left
         _raise_first(errors)
 
     async def __aenter__(self) -> Self:
@@ -68,6 +80,7 @@ class Saga:
     ) -> None:
         if not self._undoes(kind):
             return
+        self._leaving = True
         self._run.shields += 1  # a cancel that comes now does not interrupt it
         try:
             await self._all_async()

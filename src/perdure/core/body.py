@@ -43,14 +43,22 @@ class Body:
         if self._beat is not None and not self._beat.done:
             self._again = True
             return
+        self._send(detail)
+
+    def _send(self, detail: bytes) -> None:
+        host = self.run.host
+        if host is None:
+            return  # the run has left memory
         ticket = self._beat = Ticket(ProgressRecord(self.run.key, self.position, self.name, detail))
         ticket.call(self._follow)
-        self.run.host.soon(lambda: ticket)
+        host.soon(lambda: ticket)
 
     def _follow(self) -> None:
-        if self._again and not self.over and not self.run.closed:
-            self._again = False
-            self.heartbeat(self.run.progress[self.position])
+        """Send the last note; called by the journal, which must see no error of a body that is over."""
+        if not self._again or self.over or self.run.closed or not self.run.runtime.alive():
+            return
+        self._again = False
+        self._send(self.run.progress[self.position])
 
     def write(self, key: str, value: bytes, kind: StreamKind = StreamKind.ITEM) -> Ticket | None:
         """Write an item; return a ticket to wait for first, if too many are on their way."""
@@ -58,7 +66,10 @@ class Body:
         record = StreamRecord(self.run.key, key, kind, value, position=self.position)
         ticket = Ticket(record)
 
-        def numbered() -> Ticket:
+        def numbered() -> Ticket | None:
+            if self.over:  # the mark that its items do not count is written: none may follow it
+                ticket.settle()
+                return None
             record.place = self.run.next_place(key)
             self._written.setdefault(key, record.place)
             return ticket
@@ -72,7 +83,7 @@ class Body:
     def failed(self) -> None:
         """This attempt failed: what it wrote does not count."""
         self.over = True
-        discard(self.run, self.position, self._written)
+        discard(self.run, self.position, dict(self._written))
 
     def _check(self) -> None:
         if self.run.closed or not self.run.runtime.alive():
@@ -85,7 +96,8 @@ class Body:
 
 def discard(run: Run, position: str, written: dict[str, int]) -> None:
     """Mark what an attempt wrote, from these places on, as not counting."""
-    for key, first in written.items():
+    host = run.host
+    for key, first in written.items() if host is not None else ():
         record = StreamRecord(run.key, key, StreamKind.DISCARDED, str(first).encode(), position=position)
         ticket = Ticket(record)
 
@@ -93,7 +105,7 @@ def discard(run: Run, position: str, written: dict[str, int]) -> None:
             record.place = run.next_place(record.key)
             return ticket
 
-        run.host.soon(numbered)
+        host.soon(numbered)
 
 
 running: ContextVar[Body | None] = ContextVar("perdure_body", default=None)

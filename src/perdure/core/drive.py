@@ -79,7 +79,16 @@ async def _answer(effect: Any, runtime: Runtime | None, host: AsyncHost | None) 
         case Invoke():
             return await invoke(effect, runtime)
         case Use():
-            return await _use(effect, runtime)
+            branch = current.get()
+            if branch is None or branch.run.alone or branch.run.host is None:
+                return await _use(effect, runtime)
+            branch.run.looking += 1
+            try:
+                return await _use(effect, runtime)
+            finally:
+                branch.run.looking -= 1
+                if branch.run.host is not None:
+                    branch.run.host.pump()
         case AtGate(call):
             return await _needed(host).at_gate(call)
         case TakeGate(call):

@@ -82,12 +82,14 @@ def park(run: Run, reason: str) -> None:
 
 
 def _record(run: Run, value: Any, error: BaseException | None) -> Record:
-    if error is None and (left := run.gate.left_over()) is not None:
+    if (error is None or isinstance(error, GoOnAsNew)) and (left := run.gate.left_over()) is not None:
         return _parked(
             run,
-            f"the workflow returned, but the record goes on with {left.name!r} at position {left.position}: its "
+            f"the workflow {'returned' if error is None else 'went on as new'}, but the record goes on with {left.name!r} at position {left.position}: its "
             "code has changed since. Run the code that began this run, then resume it",
         )
+    if isinstance(error, Interrupted):
+        return HandOver(run.key, run.claim)  # also where it was told to stop: it has not done so yet
     if run.cancel_told and run.cancel_reason is not CancelReason.NONE:
         return _stopped(run)
     if error is None:
@@ -100,7 +102,7 @@ def _record(run: Run, value: Any, error: BaseException | None) -> Record:
     if isinstance(error, Interrupted | KeyboardInterrupt | GeneratorExit):
         return HandOver(run.key, run.claim)
     if isinstance(error, GoOnAsNew):
-        return ContinueRecord(run.key, run.runtime.new_key(), error.input)
+        return ContinueRecord(run.key, run.runtime.new_key(), error.input, waited=run.waited)
     return _failed(run, error)
 
 

@@ -57,7 +57,10 @@ def get_event(
             yield from waited(run, call, Waiting(signal, target, key), seconds)
         finally:
             run.runtime.unwatch_event(target, key, news)
-        told = _told(run, news.value, id, key, payload)
+        value = news.value
+        if not news.done:  # the time is over: what was set meanwhile is still seen, and timeout=0 only looks
+            value = yield Use(run.runtime.last_event, (target, key))
+        told = _told(run, value, id, key, payload)
         told.with_records = run.answered(call.position)
         return told
 

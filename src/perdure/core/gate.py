@@ -13,7 +13,7 @@ out what it says. A run with a single task and a single call skips it (`next_alo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Generator, Iterable
+from collections.abc import Callable, Container, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -260,10 +260,11 @@ class Gate:
         if self._ready and (told := self._ready[0].told) is not None and told.group is not None:
             return Decision(group=(self._ready.pop(0),), begin=begin)
         wanting = [call for call in self._ready if call.wants_gate]
-        ready = tuple(call for call in self._ready if not call.wants_gate)
+        ready = [call for call in self._ready if not call.wants_gate]
         if ready:
-            self._ready = wanting
-            return Decision(group=ready, begin=begin)
+            count = _together(ready)
+            self._ready = ready[count:] + wanting
+            return Decision(group=tuple(ready[:count]), begin=begin)
         if wanting:
             self.holder = wanting[0]
             self._ready.remove(wanting[0])
@@ -312,6 +313,18 @@ class Gate:
         if record is not None and (record.kind != kind or record.name != name):
             raise diverged(position, kind, name, [record])
         return record
+
+
+def _together(ready: Sequence[Call]) -> int:
+    """How many of these answers are handed out as the next group.
+
+    A message goes alone: a member of its group that cancels the receiver would have the message consumed and seen by
+    nobody. Alone it is seen, or, if what was handed out before it cancels the receiver, goes back to its place.
+    """
+    for count, call in enumerate(ready):
+        if call.told is not None and call.told.message is not None:
+            return max(1, count)
+    return len(ready)
 
 
 def diverged(position: str, kind: Kind, name: str, expected: Iterable[Recorded]) -> NonDeterminismError:

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, Final
 
-from perdure.core.branch import Unwind, current
+from perdure.core.branch import GoOnAsNew, Unwind, current
 from perdure.core.calling import arguments
 from perdure.core.drive import drive
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
+from perdure.core.leaving import leave_memory
 from perdure.core.middleware import around_run
 from perdure.core.outbox import Outbox
 from perdure.core.run import Run
@@ -27,7 +28,7 @@ from perdure.core.undo import leave, undo
 from perdure.core.waits import WOKEN
 from perdure.errors import NonDeterminismError
 from perdure.models import CancelReason
-from perdure.store.records import Outcome, Ticket
+from perdure.store.records import Ticket
 
 logger = logging.getLogger("perdure.run")
 
@@ -74,12 +75,16 @@ class LoopHost:
         """Send a ticket with the others of this turn of the loop."""
         self._outbox.add(self.run.runtime, ticket)
 
-    def soon(self, make: Callable[[], Ticket]) -> None:
-        """Have a ticket made and sent, in the order of such calls; from any thread."""
+    def soon(self, make: Callable[[], Ticket | None]) -> None:
+        """Have a ticket made, if there is still to be one, and sent, in the order of such calls; from any thread."""
         if asyncio._get_running_loop() is self._loop:  # noqa: SLF001  (no error, no cost)
-            self.submit(make())
+            self._make(make)
         else:
-            self._loop.call_soon_threadsafe(lambda: self.submit(make()))
+            self._loop.call_soon_threadsafe(self._make, make)
+
+    def _make(self, make: Callable[[], Ticket | None]) -> None:
+        if (ticket := make()) is not None:
+            self.submit(ticket)
 
     # -- the root ----------------------------------------------------------------------------------
 
@@ -103,9 +108,15 @@ class LoopHost:
         for ticket in conclude(run, value, error):
             await self._wait_for(ticket)
         if not run.over:  # a cancel came first
-            await drive(undo(run), run.runtime, self)
+            try:
+                await self._branches_ended()
+                await drive(undo(run), run.runtime, self)
+            except BaseException as raised:
+                error = Interrupted() if isinstance(raised, asyncio.CancelledError) else raised
+            else:
+                error = None
             run.over = True
-            for ticket in conclude(run, None, None):
+            for ticket in conclude(run, None, error):
                 await self._wait_for(ticket)
         # Cut the knot of run, host, task and branches: it would wait for a collection (20 of 85 us a run).
         run.host = self.task = None
@@ -126,14 +137,22 @@ class LoopHost:
         try:
             with around_run(run):
                 value = await run.definition.function(*args, **kwargs)
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, Exception) or run.cancel_told:
+        except BaseException as error:
+            if self._fails(error):
                 await self._branches_ended()
                 await drive(leave(run, failed=True), run.runtime, self)
             raise
         if run.waits_for or run.gate.cancels_next:
             await drive(leave(run, failed=False), run.runtime, self)
         return value
+
+    def _fails(self, error: BaseException) -> bool:
+        """Whether the run ends with this error, or a cancel, so that what it did is to be undone."""
+        if self.run.leaves_the_stack:
+            return False
+        if isinstance(error, asyncio.CancelledError):
+            return self._meaning(error) is error
+        return not isinstance(error, GoOnAsNew | Unwind | Interrupted | KeyboardInterrupt | GeneratorExit)
 
     def _meaning(self, cancelled: asyncio.CancelledError) -> BaseException:
         """Tell apart who cancelled: perdure, the code itself, or somebody outside (a loop that closes)."""
@@ -149,6 +168,8 @@ class LoopHost:
         self._end_branches()
         if tasks := [branch.task for branch in self.branches if branch.task not in (None, self.task)]:
             await asyncio.wait(tasks)
+        if self._bodies:
+            await asyncio.wait(list(self._bodies))  # what they do is to be done before it is undone
 
     def _end_branches(self) -> None:
         """Branches that outlive their workflow have nobody to report to."""
@@ -205,7 +226,8 @@ class LoopHost:
             return
         self._pumping = False
         run = self.run
-        if run.closed or run.fatal is not None or (run.leaving is not None and not run.leaving.done):
+        leaving = run.leaving is not None and not run.leaving.done
+        if leaving or run.closed or run.fatal is not None or run.looking:  # a look pumps when it is done
             return
         try:
             self._apply(run.gate.on_quiet())
@@ -323,33 +345,11 @@ class LoopHost:
         """Put the run away if all it does is wait; from the loop's thread."""
         if self.run.can_leave() and not self._pumping:
             # In an empty context: the one here may be the workflow's, whose tasks are branches.
-            task = asyncio.Task(self._leave(), loop=self._loop, context=Context())
+            task = asyncio.Task(leave_memory(self), loop=self._loop, context=Context())
             self._bodies.add(task)
             task.add_done_callback(self._bodies.discard)
         else:
             self.run.look_again()
-
-    async def _leave(self) -> None:
-        run = self.run
-        if waits := run.unrecorded_waits():
-            ticket = run.submit(*waits)
-            await ticket.wait()
-            if ticket.error is not None:
-                return
-        record = run.put_away_record()
-        if record is None or not run.can_leave():
-            run.look_again()
-            return
-        run.leaving = leaving = run.submit(record)
-        await leaving.wait()
-        if leaving.error is None and record.outcome is Outcome.WON:
-            self.close()
-            return
-        run.leaving = None  # it stays, and may try again
-        self.pump()
-        if run.cancel_reason is not CancelReason.NONE:
-            self.cancel(run.cancel_reason)
-        run.runtime.stayed(run)
 
     def close_soon(self) -> None:
         """Close at the loop's next turn; from the loop's thread."""

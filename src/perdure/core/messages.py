@@ -21,7 +21,7 @@ from perdure.core.steps import failure
 from perdure.core.waits import deadline, either, waited
 from perdure.errors import RunEnded, SerializationError, WaitTimeout, WorkflowNotFound
 from perdure.models import Kind
-from perdure.serial import decode_failure, record_failure
+from perdure.serial import check_text, decode_failure, record_failure
 from perdure.store.records import MessageRecord, SendRecord
 
 LOOK_SECONDS: Final = 30.0
@@ -36,6 +36,11 @@ class Message:
     topic: str
     value: bytes
     key: str | None = None
+
+    def __post_init__(self) -> None:
+        check_text(self.id, "id of a run")  # here: refused by the database, it would have the sender parked
+        if self.key is not None:
+            check_text(self.key, "key of a message")
 
 
 def receive(
@@ -96,27 +101,37 @@ def send(branch: Branch, messages: Sequence[Message]) -> Generator[Any, Any, Non
     name = messages[0].topic if len(messages) == 1 else f"{len(messages)} messages"
 
     def produce(call: Call) -> Generator[Any, Any, Told]:
-        exceptions = run.runtime.exceptions
-        told = Told(False, b"null", None, group=(yield from group_for(call, run)))
-        yield from run.barrier()
-        record = SendRecord(
-            run.key, call.position, told.group, 0, Kind.SEND, call.name, failed=False, value=b"null"
-        )
-        record.messages = [
-            MessageRecord(run.key, m.id, m.topic, m.value, m.key or f"{run.key:x}/{call.position}/{number}")
-            for number, m in enumerate(messages)
-        ]
-        record.unknown = [record_failure(no_such_run(m.id), exceptions=exceptions)[0] for m in messages]
-        record.ended = [record_failure(has_ended(m.id), exceptions=exceptions)[0] for m in messages]
-        ticket = run.submit(record, contested=True)
-        yield ticket
-        run.confirm(ticket)
-        if record.failed:
-            told.failed, told.value = True, record.value
-            told.seen = decode_failure(record.value, exceptions=exceptions)
-        return told
+        # The step has its place in the order before it is written: a cancel in between would be recorded behind it,
+        # while the code is told of it here. It arrives at the next call.
+        run.shields += 1
+        try:
+            return (yield from _sent(run, call, messages))
+        finally:
+            run.shields -= 1
 
     return recorded(branch, Kind.SEND, name, produce, _nothing)
+
+
+def _sent(run: Run, call: Call, messages: Sequence[Message]) -> Generator[Any, Any, Told]:
+    exceptions = run.runtime.exceptions
+    told = Told(False, b"null", None, group=(yield from group_for(call, run)))
+    yield from run.barrier()
+    record = SendRecord(
+        run.key, call.position, told.group, 0, Kind.SEND, call.name, failed=False, value=b"null"
+    )
+    record.messages = [
+        MessageRecord(run.key, m.id, m.topic, m.value, m.key or f"{run.key:x}/{call.position}/{number}")
+        for number, m in enumerate(messages)
+    ]
+    record.unknown = [record_failure(no_such_run(m.id), exceptions=exceptions)[0] for m in messages]
+    record.ended = [record_failure(has_ended(m.id), exceptions=exceptions)[0] for m in messages]
+    ticket = run.submit(record, contested=True)
+    yield ticket
+    run.confirm(ticket)
+    if record.failed:
+        told.failed, told.value = True, record.value
+        told.seen = decode_failure(record.value, exceptions=exceptions)
+    return told
 
 
 def no_such_run(id: str) -> WorkflowNotFound:

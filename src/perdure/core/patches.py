@@ -31,7 +31,7 @@ def deprecate(branch: Branch, name: str) -> None:
     """Give up a run that was begun before the patch: the code that it needs is gone."""
     run = branch.run
     run.check_running()
-    if not _noted(run, name) and run.replays:
+    if not patched(branch, name):  # noted too: a replay of a run that began after it is to know
         raise run.give_up(
             NonDeterminismError(
                 f"this run began before the patch {name!r}, and the code that it began with is gone. Run a version that "

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from perdure.errors import DefinitionError
 from perdure.policy import Retry
@@ -83,6 +83,14 @@ class WorkflowDefinition(Definition):
 
     def __post_init__(self) -> None:
         self.colour = self.is_async
+
+
+class Compensation(NamedTuple):
+    """A call that undoes a step: what to call, and with which arguments, the step's result first."""
+
+    definition: Definition
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
 
 
 workflows: dict[str, WorkflowDefinition] = {}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from perdure.core.branch import Branch, Unwind
 from perdure.core.gate import CANCEL_POSITION, Call, Gate, Recorded, Told
 from perdure.core.mailbox import Mailbox
-from perdure.core.registry import Definition, WorkflowDefinition
+from perdure.core.registry import Compensation, WorkflowDefinition
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Kind, Status
@@ -29,14 +29,6 @@ from perdure.store.records import (
     WaitRecord,
 )
 from perdure.store.signal import Signal
-
-
-class Compensation(NamedTuple):
-    """A call that undoes a step: what to call, and with which arguments, the step's result first."""
-
-    definition: Definition
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
 
 
 class Waiting(NamedTuple):
@@ -69,8 +61,10 @@ class Run:
         "input",
         "intents",
         "key",
+        "late",
         "leave_at",
         "leaving",
+        "looking",
         "not_undone",
         "over",
         "parked_reason",
@@ -109,35 +103,28 @@ class Run:
     ) -> None:
         self.runtime, self.definition = runtime, definition
         self.key, self.id, self.input = key, id, input
+        records = list(records)
         self.gate = Gate(records)
         self.root = Branch(self, "")
         self.tasks = 1
         self.pending: Ticket | None = None
         self.closed = False
         self.fatal: Exception | None = None
-        self.over = False
-        """The code has ended; only its end is still to be recorded."""
+        self.over = False  # the code has ended; only its end is still to be recorded
         self.claim = claim
         self.leaving: Ticket | None = None
         self.leave_at = 0.0
-        """When the call that began to wait last has waited long enough to be put away (`time.monotonic()`)."""
+        """When the call that began to wait last has waited long enough (`time.monotonic()`)."""
         self.consider_at: float | None = None
         """When it will be looked whether the run can be put away, if that is planned."""
         self.waiting: dict[str, Waiting] = {}
         self.waits = waits or {}
         self.waited = bool(waits)
-        self.intents = set(intents or ())
-        """Positions of bodies that have begun, of those that say so."""
-        self.patches: dict[str, bool] = {}
-        recorded = self.gate.positions
-        self.unreached = {place for place in (*(waits or ()), *(intents or ())) if place not in recorded}
-        """Calls that an earlier life had begun, and this one's code has not come to."""
-        self.progress = {place: detail for place, detail in (intents or {}).items() if detail is not None}
-        """What bodies said of their progress."""
-        self.streams: dict[str, int] = {}
-        self.written: dict[str, dict[str, int]] = {}
+        self._inherit(records, intents or {})
         self.undo: list[Compensation] = []
         """What undoes the steps that are done, oldest first."""
+        self.late: list[Signal] = []
+        """Threads of bodies that were given up and still run; settled with their end."""
         self.undoing = False
         self.not_undone: list[str] = []
         """What could not be undone, in words."""
@@ -152,11 +139,27 @@ class Run:
         self.shields = 0
         """Blocks of code that are not to be told to stop."""
         self.calling = False
+        self.looking = 0
+        """Calls that look something up in the database, before or after the gate: meanwhile it is not quiet."""
         self.parked_reason: str | None = None
         self.timeout: float | None = None
         self.host: Any = None
         self._last_reading: datetime | None = None
         self._mailbox: Mailbox | None = None
+
+    def _inherit(self, records: list[Recorded], intents: Mapping[str, bytes | None]) -> None:
+        """What an earlier life had begun: bodies, waits, streams."""
+        self.intents = set(intents)
+        """Positions of bodies that have begun, of those that say so."""
+        self.patches: dict[str, bool] = {}
+        recorded = self.gate.positions
+        self.unreached = {place for place in (*self.waits, *intents) if place not in recorded}
+        """Calls that an earlier life had begun, and this one's code has not come to; readings too, which skip the gate."""
+        self.unreached.update(record.position for record in records if record.kind == Kind.CLOCK)
+        self.progress = {place: detail for place, detail in intents.items() if detail is not None}
+        """What bodies said of their progress."""
+        self.streams: dict[str, int] = {}
+        self.written: dict[str, dict[str, int]] = {}
 
     # -- may it go on ----------------------------------------------------------------------------
 
@@ -372,7 +375,8 @@ class Run:
             if waiting < len(places):
                 return None
             seen |= dict.fromkeys(places, number)
-        return PutAway(self.key, seen, self.claim)
+        follows = any(wait.target for wait in self.waiting.values())
+        return PutAway(self.key, seen, self.claim, follows=follows)
 
     @property
     def mailbox(self) -> Mailbox:

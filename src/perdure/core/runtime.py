@@ -110,6 +110,14 @@ class Runtime(Protocol):
         """Nobody waits for those rows with this signal any more."""
         ...
 
+    def last_event(self, key: int, name: str) -> Any:
+        """That event, if it is set: whether it is an error, and its value."""
+        ...
+
+    def how_ended(self, key: int) -> Any:
+        """How that run ended (status and value), or why it is parked; None if it goes on."""
+        ...
+
     def unwatch_event(self, key: int, name: str, signal: Signal) -> None:
         """Nobody waits for that event with this signal any more."""
         ...

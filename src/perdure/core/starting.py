@@ -79,7 +79,8 @@ def message_with(what: Start, record: StartRecord, key: str) -> MessageRecord | 
     if what.options.send is None:
         return None
     topic, value = what.options.send
-    return MessageRecord(record.run, record.id, topic, value, key)
+    born = record.run if what.options.on_conflict == "reject" else None
+    return MessageRecord(record.run, record.id, topic, value, key, born=born, workflow=what.workflow)
 
 
 def start(runtime: Runtime, what: Start, new_id: str) -> Generator[Any, Any, Started]:

@@ -13,8 +13,8 @@ from perdure.core.effects import Invoke, Pause
 from perdure.core.gate import Call, Told
 from perdure.core.middleware import around_step
 from perdure.core.recorded import recorded
-from perdure.core.registry import Definition, StepDefinition
-from perdure.core.run import Compensation, Run
+from perdure.core.registry import Compensation, Definition, StepDefinition
+from perdure.core.run import Run
 from perdure.errors import Cancelled, NonDeterminismError, OutcomeUnknown, SerializationError, StepTimeout
 from perdure.models import Info, Kind
 from perdure.policy import next_attempt
@@ -31,15 +31,22 @@ def step(
     branch: Branch, definition: StepDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Generator[Any, Any, Any]:
     """Call a step from a workflow."""
+    operation = plain_step(branch, definition, args, kwargs)
+    return (
+        operation if definition.compensate is None else undoable(branch, definition, args, kwargs, operation)
+    )
+
+
+def plain_step(
+    branch: Branch, definition: StepDefinition, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Generator[Any, Any, Any]:
+    """Call a step that is not to be undone, whatever it says: what undoes another is one."""
     result = definition.signature.result
 
     def produce(call: Call) -> Generator[Any, Any, Told]:
         return run_body(branch.run, call, definition, args, kwargs)
 
-    operation = recorded(branch, Kind.STEP, definition.name, produce, result.decode)
-    return (
-        operation if definition.compensate is None else undoable(branch, definition, args, kwargs, operation)
-    )
+    return recorded(branch, Kind.STEP, definition.name, produce, result.decode)
 
 
 def undoable(
@@ -112,6 +119,8 @@ def run_body(
             value = yield body
         except BaseException as error:
             attempted.failed()
+            if body.late is not None and definition.compensate is not None:
+                run.late.append(body.late)
             if isinstance(error, NOT_OF_THE_BODY):
                 raise
             run.check_open()
@@ -168,6 +177,7 @@ def clock_reading(branch: Branch) -> datetime:
     run = branch.run
     run.check_running()
     position = branch.next_position()
+    run.unreached.discard(position)
     try:
         record = run.gate.reading(position, Kind.CLOCK, "now")
     except NonDeterminismError as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any
 
-from perdure.core.branch import Unwind, current
+from perdure.core.branch import GoOnAsNew, Unwind, current
 from perdure.core.calling import arguments
 from perdure.core.drive import drive_blocking
 from perdure.core.ending import Interrupted, conclude
@@ -48,10 +48,11 @@ class ThreadHost:
         """Send a ticket to the journal."""
         self.run.runtime.submit(ticket)
 
-    def soon(self, make: Callable[[], Ticket]) -> None:
-        """Have a ticket made and sent, in the order of such calls; from any thread."""
+    def soon(self, make: Callable[[], Ticket | None]) -> None:
+        """Have a ticket made, if there is still to be one, and sent, in the order of such calls; from any thread."""
         with self._lock:
-            self.submit(make())
+            if (ticket := make()) is not None:
+                self.submit(ticket)
 
     # -- the root ----------------------------------------------------------------------------------
 
@@ -74,9 +75,14 @@ class ThreadHost:
         interrupted = isinstance(error, KeyboardInterrupt | Interrupted)
         drive_blocking(conclude(run, value, error), run.runtime)
         if not run.over:  # a cancel came first
-            drive_blocking(undo(run), run.runtime, self)
+            try:
+                drive_blocking(undo(run), run.runtime, self)
+            except BaseException as raised:
+                error = raised
+            else:
+                error = None
             run.over = True
-            drive_blocking(conclude(run, None, None), run.runtime)
+            drive_blocking(conclude(run, None, error), run.runtime)
         run.host = None  # cut the knot of run and host: it would wait for a collection
         if interrupted and error is not None:
             raise error
@@ -87,8 +93,10 @@ class ThreadHost:
         try:
             with around_run(run):
                 value = run.definition.function(*args, **kwargs)
-        except (Exception, Cancelled):
-            drive_blocking(leave(run, failed=True), run.runtime, self)
+        except BaseException as error:
+            passes = GoOnAsNew | Unwind | Interrupted | KeyboardInterrupt | GeneratorExit
+            if not isinstance(error, passes) and not run.leaves_the_stack:
+                drive_blocking(leave(run, failed=True), run.runtime, self)
             raise
         if run.waits_for or run.gate.cancels_next:
             drive_blocking(leave(run, failed=False), run.runtime, self)

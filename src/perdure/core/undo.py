@@ -10,10 +10,10 @@ from collections.abc import Generator
 from typing import Any, Final, cast
 
 from perdure.core.branch import Branch
-from perdure.core.registry import StepDefinition, TransactionDefinition
-from perdure.core.run import Compensation, Run
+from perdure.core.registry import Compensation, StepDefinition, TransactionDefinition
+from perdure.core.run import Run
 from perdure.core.starting import wait_for_children
-from perdure.core.steps import step
+from perdure.core.steps import plain_step
 from perdure.core.transactions import transaction
 from perdure.models import CancelReason
 from perdure.store.records import Undoing
@@ -39,6 +39,8 @@ def undo(run: Run) -> Generator[Any, Any, None]:
     run.undoing = True
     run.submit(Undoing(run.key))
     run.shields += 1
+    while run.late:
+        yield run.late.pop()  # a body that still runs could do what is being undone
     while run.undo:
         compensation = run.undo.pop()
         try:
@@ -61,4 +63,4 @@ def called(branch: Branch, compensation: Compensation) -> Generator[Any, Any, An
     definition, args, kwargs = compensation
     if isinstance(definition, TransactionDefinition):
         return transaction(branch, definition, args, kwargs)
-    return step(branch, cast("StepDefinition", definition), args, kwargs)
+    return plain_step(branch, cast("StepDefinition", definition), args, kwargs)

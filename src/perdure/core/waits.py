@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from perdure.core.branch import Branch, Unwind
-from perdure.core.effects import DurableWait, StopHere
+from perdure.core.effects import DurableWait, StopHere, Use
 from perdure.core.gate import Call, Told
 from perdure.core.recorded import recorded
 from perdure.core.run import Run, Waiting
@@ -61,7 +61,12 @@ def end_of_run(
             yield from waited(run, call, Waiting(signal, key))
         finally:
             run.runtime.unwatch(key, end)
-        told = _told(run, signal.value, id, result)
+        value = end.value
+        if (
+            not end.done
+        ):  # the time is over: an end that has come meanwhile is still seen, and timeout=0 only looks
+            value = yield Use(run.runtime.how_ended, (key,))
+        told = _told(run, value, id, result)
         told.with_records = run.answered(call.position)
         return told
 
@@ -124,7 +129,8 @@ def waited(run: Run, call: Call, wait: Waiting, seconds: float | None = None) ->
             if signal.value is not WOKEN:
                 return
             # Woken to be told to stop; a new signal for the rest of the wait is the caller's next replay.
-            if run.cancel_due:
+            # One among others is told by its host: the word may be for its branch alone, a cancel is for all.
+            if run.calling and run.cancel_due:
                 run.tell_cancel()
             yield StopHere()
             raise Unwind

@@ -18,7 +18,7 @@ insert into {schema}.ends (key, status, value) select key, 9, %(value)s::bytea f
 update {schema}.live
 set cancel = case when cancel = 0 then %(cancel)s::smallint else cancel end,
     status = case when status = 3 then 3 else 2 end, ready = null
-where key = any(%(keys)s::bigint[])
+where key = any(%(keys)s::bigint[]) and cancel <> 4
 returning key
 
 -- name: find_cancelled
@@ -32,9 +32,12 @@ where key = any(%(keys)s::bigint[]) and status = 6
 returning key
 
 -- name: revive_failed
--- Failed runs become unfinished again.
+-- Failed runs become unfinished again, but for those that have undone what they did: they have nothing to go on from.
 with gone as (
-    delete from {schema}.ends where key = any(%(keys)s::bigint[]) and status = 8 returning key)
+    delete from {schema}.ends e
+    where e.key = any(%(keys)s::bigint[]) and e.status = 8
+      and not exists (select 1 from {schema}.steps u where u.run = e.key and starts_with(u.position, '!undo/'))
+    returning e.key)
 insert into {schema}.live (key, workflow, status, queue, arrival, begun, version)
 select r.key, r.workflow, 2, coalesce(r.queue, 'default'), nextval('{schema}.arrivals'), true, r.version
 from gone join {schema}.runs r using (key)
@@ -46,6 +49,7 @@ returning key
 delete from {schema}.steps s
 where s.run = any(%(keys)s::bigint[])
   and exists (select 1 from {schema}.ends e where e.key = s.run and e.status = 8)
+  and not exists (select 1 from {schema}.steps u where u.run = s.run and starts_with(u.position, '!undo/'))
   and ((s.failed and s.grp = (select max(x.grp) from {schema}.steps x where x.run = s.run))
        or s.grp >= (select min(x.grp) from {schema}.steps x where x.run = s.run and x.kind = 7))
 

@@ -232,6 +232,20 @@ left join {schema}.live l on l.key = t.key
 -- Ended runs wait for nothing.
 delete from {schema}.waits where run = any(%(keys)s::bigint[])
 
+-- name: follow_waits
+-- Before a run is put away: where what it waits for has gone on as new, it waits for that run's present life. One that
+-- goes on just now is seen by the put-away's look, or by the sweep, and comes here again.
+with recursive life (run, position, target) as (
+    select w.run, w.position, convert_from(e.value, 'UTF8')::bigint
+    from {schema}.waits w join {schema}.ends e on e.key = w.target and e.status = 10
+    where w.run = any(%(keys)s::bigint[])
+    union all
+    select l.run, l.position, convert_from(e.value, 'UTF8')::bigint
+    from life l join {schema}.ends e on e.key = l.target and e.status = 10)
+update {schema}.waits w set target = l.target from life l
+where w.run = l.run and w.position = l.position
+  and not exists (select 1 from {schema}.ends e where e.key = l.target and e.status = 10)
+
 -- name: trim_waits
 -- Before a run is put away, forget the waits of branches that no longer wait. Only of the life that asks: a
 -- run that was claimed again since, after an answer was lost, has waits of its own.

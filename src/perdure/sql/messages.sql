@@ -4,12 +4,15 @@
 -- name: send_messages
 -- Send messages from outside of any run. The lock on the targets decides their order, which the sequence then
 -- counts, so that of one run's messages a later number is never committed first. A sender that repeats itself
--- meets its key. Returned: by number the target's key, whether it lives, whether it was locked, whether it is sent.
+-- meets its key. One that goes with a start that may be refused goes only to that run (`born`), or to one of that
+-- workflow. Returned: by number the target's key, whether it lives, whether it was locked, whether it is sent.
 with t as materialized (
     select t.number, t.id, t.topic, t.value, t.key,
-           (select r.key from {schema}.runs r where r.id = t.id and not r.superseded) as run
-    from unnest(%(id)s::text[], %(topic)s::text[], %(value)s::bytea[], %(key)s::text[]) with ordinality
-         as t (id, topic, value, key, number)),
+           (select r.key from {schema}.runs r
+            where r.id = t.id and not r.superseded and r.key = coalesce(t.born, r.key)
+              and r.workflow = coalesce(t.workflow, r.workflow)) as run
+    from unnest(%(id)s::text[], %(topic)s::text[], %(value)s::bytea[], %(key)s::text[], %(born)s::bigint[],
+                %(workflow)s::text[]) with ordinality as t (id, topic, value, key, born, workflow, number)),
 locked as materialized (
     select l.key from {schema}.live l where l.key = any(array(select run from t)) order by l.key for no key update),
 sent as (

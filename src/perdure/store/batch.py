@@ -223,7 +223,11 @@ class BatchWriter:
             yield "move_messages", lines
             yield "move_children", lines
             yield "move_waiters", lines
+            if waited := [record.run for record in onward if record.waited]:
+                yield "drop_waits_of_runs", {"keys": Bigints(waited)}
         if away := batch.of(PutAway):
+            if following := sorted(record.run for record in away if record.follows):
+                yield "follow_waits", {"keys": Bigints(following)}
             waiting = lives(away) | whose | waiting_columns(away)
             yield "trim_waits", waiting
             yield "put_away", waiting

@@ -49,6 +49,11 @@ class CommandRecord(Record):
 
     __slots__ = ("apply", "args", "command", "failed", "id", "place", "step", "value")
 
+    @property
+    def outside(self) -> bool:
+        """Whether no workflow gives it."""
+        return self.step is None
+
     def __init__(
         self,
         run: int,

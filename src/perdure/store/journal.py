@@ -29,7 +29,7 @@ from perdure.policy import backoff
 from perdure.store.batch import FENCED_STATE, Batch
 from perdure.store.connection import Connection, abort, is_lost, is_retryable
 from perdure.store.messages import Vanished
-from perdure.store.records import Fenced, Park, StartRecord, Ticket
+from perdure.store.records import Fenced, Park, Ticket
 from perdure.store.signal import settle
 
 logger = logging.getLogger("perdure.journal")
@@ -292,10 +292,13 @@ class Journal:
         now = time.monotonic()
         ticket.deadline = ticket.deadline or now + GIVE_UP_AFTER
         temporary = is_retryable(error) or isinstance(error, Vanished | psycopg.errors.LockNotAvailable)
-        if not temporary or now > ticket.deadline or self._stopping:
+        # A run's own record is never given up for what goes by: the run could not go on without it. Only who sends
+        # from outside is told in time that he is blocked.
+        outsider = ticket.records[0].outside
+        if not temporary or (outsider and now > ticket.deadline) or self._stopping:
             logger.error("%s: cannot be written: %s", self._name, _line(error))
             reason = f"the database refused a record of run {ticket.run}: {_line(error)}"
-            if not isinstance(ticket.records[0], StartRecord | Park):
+            if not outsider and not isinstance(ticket.records[0], Park):
                 self.refused[ticket.run] = Refused(reason)
             self._fail([ticket], DatabaseUnavailable(reason) if temporary else Refused(reason))
             self._release(ticket.run)

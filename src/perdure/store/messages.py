@@ -39,6 +39,8 @@ def send_statements(
             | {
                 "value": Blobs([message.value for message in messages]),
                 "key": Texts([message.key for message in messages]),
+                "born": Bigints([message.born for message in messages]),
+                "workflow": Texts([message.workflow for message in messages]),
             },
         )
     if sends:

@@ -39,6 +39,11 @@ class Record:
 
     __slots__ = ("outcome", "run")
 
+    @property
+    def outside(self) -> bool:
+        """Whether somebody outside of runs gives it, who can be told that it could not be written."""
+        return False
+
     def __init__(self, run: int) -> None:
         self.run = run
         self.outcome = Outcome.PENDING
@@ -85,6 +90,11 @@ class StartRecord(Record):
     """A run to be born; `options` is JSON text as `start_runs` reads it, None for a plain start here."""
 
     __slots__ = ("found", "id", "input", "options", "parent", "supersede", "workflow")
+
+    @property
+    def outside(self) -> bool:
+        """Given by itself it comes from outside; a run's own ride on its steps."""
+        return True
 
     def __init__(
         self,
@@ -134,8 +144,8 @@ class ContinueRecord(EndRecord):
 
     __slots__ = ("input", "next")
 
-    def __init__(self, run: int, next: int, input: bytes) -> None:
-        super().__init__(run, Status.CONTINUED.code, str(next).encode())
+    def __init__(self, run: int, next: int, input: bytes, *, waited: bool = False) -> None:
+        super().__init__(run, Status.CONTINUED.code, str(next).encode(), waited=waited)
         self.next, self.input = next, input
 
 
@@ -182,10 +192,14 @@ class IntentRecord(Record):
 class PutAway(Record):
     """A run that waits without memory: where, each with the number of the last message that it has seen there."""
 
-    __slots__ = ("claim", "waits")
+    __slots__ = ("claim", "follows", "waits")
 
-    def __init__(self, run: int, waits: Mapping[str, int | None], claim: int = 0) -> None:
+    def __init__(
+        self, run: int, waits: Mapping[str, int | None], claim: int = 0, *, follows: bool = False
+    ) -> None:
         self.run, self.outcome, self.waits, self.claim = run, Outcome.PENDING, waits, claim
+        self.follows = follows
+        """It waits for other runs, which may have gone on as new."""
 
 
 class ProgressRecord(Record):
@@ -254,9 +268,26 @@ class Park(Record):
 class MessageRecord(Record):
     """A message to the run that has the id `id` now; `run` is only whose records it is written in order with."""
 
-    __slots__ = ("ended", "id", "key", "topic", "value")
+    __slots__ = ("born", "ended", "id", "key", "topic", "value", "workflow")
 
-    def __init__(self, run: int, id: str, topic: str, value: bytes, key: str) -> None:
+    @property
+    def outside(self) -> bool:
+        """Given by itself it comes from outside; a run's own ride on its steps."""
+        return True
+
+    def __init__(
+        self,
+        run: int,
+        id: str,
+        topic: str,
+        value: bytes,
+        key: str,
+        *,
+        born: int | None = None,
+        workflow: str | None = None,
+    ) -> None:
+        self.born, self.workflow = born, workflow
+        """Only to the run with this key, or to one of this workflow."""
         self.run, self.outcome = run, Outcome.PENDING
         self.id, self.topic, self.value, self.key = id, topic, value, key
         self.ended = False

@@ -42,9 +42,10 @@ def read_stream(
     """Read a run's stream, as it is written; see `perdure.read_stream`."""
     wanted, app = named(key, type), current_app()
     place: int | None = offset
+    whose: list[int] = []
     while place is not None:
         at = place
-        items, place = blocking(lambda: reading(app, id, wanted, at), app)  # noqa: B023  (driven at once)
+        items, place = blocking(lambda: reading(app, id, wanted, at, whose), app)  # noqa: B023  (driven at once)
         yield from items
 
 

@@ -19,7 +19,7 @@ from perdure.core.run import Run
 from perdure.errors import DefinitionError
 from perdure.models import DEFAULT_QUEUE, CancelReason, Status
 from perdure.policy import put_away_after
-from perdure.store import entities
+from perdure.store import entities, messages
 from perdure.store import runs as stored
 from perdure.store.batch import BatchWriter
 from perdure.store.entities import CommandWriter
@@ -208,6 +208,18 @@ class Incarnation:
     def unwatch_rows(self, key: int, name: str, place: int, signal: Signal) -> None:
         """Nobody waits for those rows with this signal any more."""
         self._engine.mail.rows.remove((key, name, place), signal)
+
+    def last_event(self, key: int, name: str) -> Any:
+        """The event of that run, if it is set: whether it is an error, and its value."""
+        return messages.find_events(self._engine.database, [(key, name)]).get((key, name))
+
+    def how_ended(self, key: int) -> Any:
+        """How that run ended (status and value), or why it is parked; None if it goes on."""
+        for _, status, value in stored.find_ended(self._engine.database, [key]):
+            return self.how_ended(int(value)) if status is Status.CONTINUED else (status, value)
+        for _, reason in stored.find_parked(self._engine.database, [key]):
+            return reason
+        return None
 
     def unwatch_event(self, key: int, name: str, signal: Signal) -> None:
         """Nobody waits for that event with this signal any more."""

@@ -7,6 +7,7 @@ in one statement. Runs that were put away are woken by whoever sends, in the sen
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from perdure.core.mailbox import Mailbox
@@ -82,24 +83,25 @@ class Mail(Service):
         self.entities.abandon(error)
 
     def _deliver(self) -> bool:
-        """Hand messages over; tell whether there were more topics than fit into one look."""
+        """Hand messages over, for a bounded number of lines in each look; tell whether more have come than fit."""
         with self._lock:
-            lines = list(self._lines.items())[:AT_ONCE]
-            for place, _ in lines:
-                del self._lines[place]  # to the end of the line, if it is still wanted afterwards
-            more = bool(self._lines)
-        if not lines:
-            return False
+            lines, self._lines = list(self._lines.items()), {}  # who still waits afterwards is put back
+        more = False
+        while lines:
+            try:
+                more = self._look(lines[:AT_ONCE]) or more
+            except BaseException:
+                with self._lock:
+                    for place, mailbox in lines:
+                        self._lines.setdefault(place, mailbox)
+                raise
+            lines = lines[AT_ONCE:]
+        return more
+
+    def _look(self, lines: Sequence[tuple[tuple[int, str], Mailbox]]) -> bool:
         asked = [(place, mailbox, *mailbox.ask(place[1])) for place, mailbox in lines]
-        try:
-            found = messages.find_messages(
-                self._engine.database, [(*place, seen) for place, _, seen, _ in asked]
-            )
-        except BaseException:
-            with self._lock:
-                for place, mailbox in lines:
-                    self._lines.setdefault(place, mailbox)
-            raise
+        found = messages.find_messages(self._engine.database, [(*place, seen) for place, _, seen, _ in asked])
+        more = False
         for place, mailbox, _, look in asked:
             rows = found.get(place, [])
             still = mailbox.arrived(place[1], rows, look)

@@ -33,6 +33,8 @@ class Watched(Generic[K]):
     def remove(self, what: K, signal: Signal) -> None:
         """Nobody waits for it with this signal any more."""
         with self._lock:
+            if signal not in self._signals.get(what, ()):  # it was moved
+                what = next((other for other, signals in self._signals.items() if signal in signals), what)
             signals = self._signals.get(what)
             if signals and signal in signals:
                 signals.remove(signal)

@@ -63,6 +63,8 @@ class Watcher(Service):
     def unwatch(self, key: int, signal: Signal) -> None:
         """Nobody waits for it any more."""
         with self._lock:
+            if signal not in self._watched.get(key, ()):  # it was moved to a later life of that run
+                key = next((other for other, signals in self._watched.items() if signal in signals), key)
             signals = self._watched.get(key)
             if signals and signal in signals:
                 signals.remove(signal)

@@ -86,6 +86,6 @@ begin
     end if;
     update {schema}.live l set status = 2, ready = null
     where l.key = target and l.status = 4
-      and exists (select 1 from {schema}.waits w where w.run = target and w.topic = send.topic and w.target is null);
+      and exists (select 1 from {schema}.waits w where w.run = l.key and w.topic = send.topic and w.target is null);
     return true;
 end $$;
