@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 import perdure
-from perdure import workflow
+from perdure import step, workflow
 from tests.gate_world import deaf, lane, refuse, roll, see, stubborn, told
 
 # -- the ten programs on which rules were tried that did not hold -----------------------------------
@@ -334,7 +334,170 @@ async def a_done_callback_makes_a_branch() -> None:
     await asyncio.gather(*tasks)
 
 
+# -- the first of several, many with a limit, none for longer than so long ----------------------------
+
+
+async def racer(name: str, length: int = 2) -> str:
+    """A lane that notes that it lost, and cleans up with a step."""
+    try:
+        await lane(name, length)
+    except asyncio.CancelledError:
+        see(f"{name} lost")
+        await told(roll(f"{name} tidies up"))
+        see(f"{name} is tidy")
+        raise
+    return name
+
+
+async def refused(name: str) -> str:
+    """A lane that fails."""
+    await told(roll(name))
+    return await refuse(name)
+
+
+@workflow
+async def races_of_lanes() -> None:
+    """Races whose losers clean up, one after the other, and the steps between them."""
+    for number in range(2):
+        winner = await perdure.race(*(racer(f"{name}{number}") for name in "abcd"))
+        see(tuple(winner))
+        await told(roll("between"))
+
+
+@workflow
+async def races_in_a_gather() -> None:
+    """Races side by side, and races of races: a loser may be in the middle of one."""
+
+    async def heat(name: str) -> str:
+        winner = await perdure.race(racer(name + "x", 1), racer(name + "y", 2))
+        see((name, tuple(winner)))
+        await told(roll(f"{name} after its heat"))
+        return winner.value
+
+    see(await asyncio.gather(heat("p"), heat("q"), lane("r", 3)))
+    see(tuple(await perdure.race(heat("s"), racer("t", 2), heat("u"))))
+    await told(roll("end"))
+
+
+@workflow
+async def races_that_fail() -> None:
+    """The first to end may be one that fails, or one that has nothing to wait for."""
+    for name in "ab":
+        try:
+            see(tuple(await perdure.race(refused(name), racer(f"{name} beside", 2))))
+        except LookupError as error:
+            see(repr(error))
+
+    async def at_once() -> str:
+        return "at once"
+
+    see(tuple(await perdure.race(racer("late"), at_once(), at_once())))
+    await told(roll("end"))
+
+
+async def within(seconds: float, name: str, length: int) -> None:
+    """A lane that is given so long."""
+    try:
+        async with perdure.timeout(seconds):
+            await racer(name, length)
+            see(f"{name} was in time")
+    except perdure.WaitTimeout as error:
+        see(str(error))
+        await told(roll(f"{name} instead"))
+
+
+@workflow
+async def blocks_with_a_time() -> None:
+    """Blocks that run out of time and blocks that do not, alone and side by side."""
+    await within(60, "short", 1)
+    await within(60, "long", 9)
+    await asyncio.gather(within(60, "a", 2), within(60, "b", 4), within(60, "c", 9))
+    async with perdure.timeout(60):
+        see("nothing to wait for")
+    await told(roll("end"))
+
+
+@workflow
+async def blocks_in_blocks() -> None:
+    """Times within times, which may run out together, and after which the code goes on."""
+    for name in "ab":
+        try:
+            async with perdure.timeout(60):
+                await within(50, f"{name} inner", 3)
+                await told(roll(f"{name} goes on in the outer block"))
+                await perdure.race(racer(f"{name} races", 3), perdure.sleep(40))
+        except perdure.WaitTimeout as error:
+            see(str(error))
+        await told(roll(f"{name} after it"))
+
+
+@workflow
+async def a_block_that_does_not_listen() -> None:
+    """Code that takes the word to stop for something else, and goes on in the block."""
+    try:
+        async with perdure.timeout(60):
+            try:
+                await lane("deaf", 9)
+            except asyncio.CancelledError:
+                see("who cares")
+            await told(roll("still inside"))
+        see("no word of it")
+    except perdure.WaitTimeout as error:
+        see(str(error))
+    await lane("after", 2)
+
+
+@step
+async def fickle(number: int) -> str:
+    """A number, or an error, by chance."""
+    answer = await roll.definition.function(f"item {number}")
+    if int(answer.rpartition(":")[2]) % 3 == 0:
+        raise LookupError(answer)
+    return str(answer)
+
+
+@workflow
+async def maps_with_failures() -> None:
+    """Many items with a limit: none may fail, some may, and who comes when is left to chance."""
+    for tolerate in (5, 0.5, 0):
+        try:
+            result = await perdure.map_steps(fickle, iter(range(5)), limit=2, tolerate=tolerate)
+            see((result.results, [(one.index, one.item, repr(one.error)) for one in result.failures]))
+        except LookupError as error:
+            see((repr(error), error.__notes__))
+    await told(roll("end"))
+
+
+@workflow
+async def a_shielded_block() -> None:
+    """A block that is not told to stop, beside branches that are, and a step after it."""
+
+    async def shielded() -> None:
+        async with perdure.shield():
+            await lane("shielded", 3)
+            see("the shield ends")
+        await racer("bare", 2)
+
+    await asyncio.gather(shielded(), lane("beside", 4), return_exceptions=True)
+    with perdure.shield():
+        await lane("again", 2)
+    await told(roll("end"))
+
+
+CONCURRENCY_PROGRAMS = [
+    races_of_lanes,
+    races_in_a_gather,
+    races_that_fail,
+    blocks_with_a_time,
+    blocks_in_blocks,
+    a_block_that_does_not_listen,
+    maps_with_failures,
+    a_shielded_block,
+]
+
+
 ASYNC_PROGRAMS = [
+    *CONCURRENCY_PROGRAMS,
     a_set_of_losers,
     a_group_that_aborts,
     three_lanes,

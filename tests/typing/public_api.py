@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
-from typing import assert_type
+from typing import Any, assert_type
 from uuid import UUID
 
 import perdure
-from perdure import AsyncConnection, Connection, Perdure, Retry, step, transaction, workflow
+from perdure import AsyncConnection, Connection, Perdure, Retry, Topic, step, transaction, workflow
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,16 @@ class Receipt:
 
 class CardDeclined(Exception):
     pass
+
+
+@dataclass(frozen=True)
+class Approval:
+    by: str
+
+
+approval = Topic("approval", Approval)
+total_so_far = Topic("total so far", Decimal)
+anything: Topic[Any] = Topic("anything")
 
 
 # ------------------------------------------------------------------------------------------ declared, async
@@ -147,6 +157,82 @@ async def inside(order: Order) -> None:
     assert_type(await (await perdure.start(importing, "line")).result(), UUID)
 
 
+# ------------------------------------------------------------------------------------ messages, events, updates
+
+
+@workflow
+async def talking(id: str) -> None:
+    assert_type(approval, Topic[Approval])
+    assert_type(await perdure.receive(approval), Approval)
+    assert_type(await perdure.receive(approval, timeout=5), Approval)
+    assert_type(await perdure.receive(approval, timeout=timedelta(days=2), default=None), Approval | None)
+    assert_type(await perdure.receive("line", type=str), str)
+    assert_type(await perdure.receive("line", type=str, timeout=0, default=5), str | int)
+    await perdure.receive("whatever", default=None, timeout=1)
+    await perdure.receive(anything)
+    assert_type(await perdure.send(id, approval, Approval("anna")), None)
+    await perdure.send(id, "line", "text", key="line-1")
+    await perdure.send(id, anything, [1, "two"])
+    await perdure.send_many([(id, approval, Approval("anna")), (id, approval, Approval("ben"))])
+    await perdure.send_many((other, "line", 1) for other in (id, id))
+    assert_type(await perdure.set_event(total_so_far, Decimal(5)), None)
+    await perdure.set_event("state", {"any": "thing"})
+    assert_type(await perdure.get_event(id, total_so_far), Decimal)
+    assert_type(await perdure.get_event(id, total_so_far, timeout=5, default=None), Decimal | None)
+    assert_type(await perdure.get_event(id, "state", type=dict[str, int]), dict[str, int])
+    assert_type(await perdure.get_event(id, "state", type=str, timeout=0, default=False), str | bool)
+    async for request in perdure.updates(approval):
+        assert_type(request, perdure.Request[Approval])
+        assert_type(request.payload.by, str)
+        assert_type(request.id, str)
+        assert_type(await request.reply(5), None)
+        await request.reject(CardDeclined("no"))
+    async for named in perdure.updates("limit", type=int):
+        assert_type(named.payload, int)
+        await named.reply()
+
+
+@workflow
+def talking_blocking(id: str) -> None:
+    assert_type(perdure.sync.receive(approval, timeout=5), Approval)
+    assert_type(perdure.sync.receive(approval, timeout=5, default=None), Approval | None)
+    assert_type(perdure.sync.receive("line", type=str), str)
+    assert_type(perdure.sync.send(id, approval, Approval("anna"), key="k"), None)
+    perdure.sync.send_many([(id, approval, Approval("anna"))])
+    assert_type(perdure.sync.set_event(total_so_far, Decimal(5)), None)
+    assert_type(perdure.sync.get_event(id, total_so_far), Decimal)
+    assert_type(perdure.sync.get_event(id, "state", type=str, timeout=1, default=None), str | None)
+    for request in perdure.sync.updates(approval):
+        assert_type(request.payload.by, str)
+        assert_type(request.reply("yes"), None)
+        request.reject(CardDeclined("no"))
+
+
+async def talking_to_runs(order: Order) -> None:
+    handle = await checkout.options(id="order-1", send=(approval, Approval("anna"))).start(order)
+    await checkout.options(send=("line", "text")).start(order)
+    assert_type(await handle.send(approval, Approval("ben"), key="b"), None)
+    await handle.send("line", 5)
+    assert_type(await handle.update(approval, Approval("anna"), type=int), int)
+    assert_type(await handle.update("limit", 5, type=Decimal, id="u-1", timeout=60), Decimal)
+    await handle.update("limit", 5)
+    assert_type(await handle.get_event(total_so_far, timeout=5), Decimal)
+    assert_type(await handle.get_event("state", type=str, timeout=5, default=None), str | None)
+    for event in await handle.events():
+        assert_type(event.key, str)
+        assert_type(event.recorded, datetime)
+
+
+def talking_to_runs_blocking() -> None:
+    handle = importing.options(send=(approval, Approval("anna"))).start("line")
+    assert_type(handle.send(approval, Approval("ben")), None)
+    assert_type(handle.update(approval, Approval("anna"), type=int), int)
+    assert_type(handle.get_event(total_so_far), Decimal)
+    assert_type(handle.get_event(total_so_far, timeout=5, default=0), Decimal | int)
+    for event in handle.events():
+        assert_type(event.json(), str)
+
+
 # ---------------------------------------------------------------------------------------------- outside, async
 
 
@@ -228,3 +314,116 @@ def outside_blocking(order: Order) -> None:
         app.runs.get("line-1")
 
         assert_type(post(order), UUID)
+
+
+async def first_of_several(order: Order) -> None:
+    winner = await perdure.race(checkout(order), checkout(order))
+    assert_type(winner.which, int)
+    assert_type(winner.value, Receipt)
+    which, _ = winner
+    assert_type(which, int)
+    handles = [await checkout.start(order), await checkout.start(order)]
+    assert_type(await (await perdure.wait_any(handles)).result(), Receipt)
+    mapped = await perdure.map_steps(checkout, [order], limit=3, tolerate=0.5)
+    assert_type(mapped.failures[0].item, Order)
+    assert_type(mapped.failures[0].error, Exception)
+    async with perdure.timeout(timedelta(minutes=1)):
+        with perdure.shield():
+            pass
+
+
+def first_of_several_blocking() -> None:
+    winner = perdure.sync.race(lambda: importing("line"), lambda: importing("other"))
+    assert_type(winner.value, UUID)
+    handles = [importing.start("line"), importing.start("other")]
+    assert_type(perdure.sync.wait_any(handles).result(), UUID)
+    mapped = perdure.sync.map_steps(importing, ["line"], limit=3, tolerate=2)
+    assert_type(mapped.results, list[UUID])
+    assert_type(mapped.failures[0].item, str)
+
+
+# ------------------------------------------------------------------------------------ undo, streams, change
+
+
+def give_back(receipt: Receipt | perdure.OutcomeUnknown, order: Order) -> None: ...
+
+
+@step(compensate=give_back)
+async def paid(order: Order) -> Receipt:
+    return Receipt(order.id, "paid")
+
+
+@workflow
+async def changing(order: Order, rounds: int = 0) -> Receipt:
+    receipt = await paid(order)
+    async with perdure.saga() as undo:
+        undo(paid, order)
+        undo(reserve, "sku", 1)
+        await undo.all()
+    assert_type(await perdure.write_stream(approval, Approval("anna")), None)
+    await perdure.write_stream("lines", 5)
+    await perdure.close_stream(approval)
+    async for item in perdure.read_stream("order-1", approval, offset=2):
+        assert_type(item, perdure.Item[Approval] | perdure.Discarded)
+    async for typed in perdure.read_stream("order-1", "lines", type=int):
+        assert_type(typed, perdure.Item[int] | perdure.Discarded)
+    assert_type(perdure.patched("fraud check"), bool)
+    perdure.deprecate_patch("fraud check")
+    if rounds:
+        await perdure.continue_as_new(order, rounds - 1)
+    return receipt
+
+
+@step
+def beats() -> None:
+    perdure.sync.heartbeat({"line": 5})
+    perdure.sync.write_stream(approval, Approval("ben"))
+
+
+@workflow
+def changing_blocking(line: str) -> str:
+    with perdure.sync.saga() as undo:
+        undo(beats)
+    for item in perdure.sync.read_stream("order-1", approval):
+        assert_type(item, perdure.Item[Approval] | perdure.Discarded)
+    perdure.sync.continue_as_new(line)
+
+
+async def streaming(order: Order) -> None:
+    async for item in (await checkout.start(order)).stream(approval, offset=3):
+        if isinstance(item, perdure.Item):
+            assert_type(item.value, Approval)
+
+
+# ------------------------------------------------------------------------------------------ durable objects
+
+
+@dataclass
+class Account(perdure.Entity, name="account"):
+    balance: Decimal = Decimal(0)
+
+    @perdure.command
+    def deposit(self, amount: Decimal, *, note: str = "") -> Decimal:
+        self.balance += amount
+        return self.balance
+
+
+@workflow
+async def pay_in(key: str) -> Decimal:
+    return await Account.deposit(key, Decimal(1), note="x")
+
+
+async def with_objects() -> None:
+    assert_type(Account(balance=Decimal(1)).deposit(Decimal(1)), Decimal)
+    assert_type(await Account.deposit("a", Decimal(1)), Decimal)
+    assert_type(await Account.deposit.options(id="once")("a", amount=Decimal(1), note="x"), Decimal)
+    assert_type(await Account.get("a"), Account)
+    assert_type(await Account.when("a", lambda account: account.balance > 0, timeout=5), Account)
+    assert_type((await Account.history("a", limit=5))[0], perdure.CommandInfo)
+
+
+def with_objects_blocking() -> None:
+    assert_type(perdure.sync.call(Account.deposit, "a", Decimal(1), note="x"), Decimal)
+    assert_type(perdure.sync.call(Account.deposit.options(id="once"), "a", Decimal(1)), Decimal)
+    assert_type(perdure.sync.get(Account, "a"), Account)
+    assert_type(perdure.sync.when(Account, "a", lambda account: account.balance > 0), Account)

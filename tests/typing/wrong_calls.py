@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 import perdure
-from perdure import AsyncConnection, Connection, Perdure, Retry, step, transaction, workflow
+from perdure import AsyncConnection, Connection, Perdure, Retry, Topic, step, transaction, workflow
 
 
 @dataclass(frozen=True)
 class Order:
     id: int
+
+
+approval = Topic("approval", Order)
 
 
 @step
@@ -142,6 +145,58 @@ def blocking(order: Order, conn: Connection) -> None:
     print(fourth)
 
 
+async def messages(order: Order) -> None:
+    await perdure.send("a", approval, "yes")  # E
+    await perdure.send(5, approval, order)  # E
+    await perdure.send("a", approval)  # E
+    await perdure.send("a", approval, order, key=5)  # E
+    await perdure.send_many([("a", approval)])  # E
+    await perdure.send_many([(5, approval, order)])  # E
+    text: str = await perdure.receive(approval)  # E
+    print(text)
+    given: Order = await perdure.receive(approval, timeout=5, default=None)  # E
+    print(given)
+    number: str = await perdure.receive("line", type=int)  # E
+    print(number)
+    await perdure.receive(approval, timeout="soon")  # E
+    await perdure.receive()  # E
+    await perdure.set_event(approval, "yes")  # E
+    await perdure.set_event(approval)  # E
+    event: str = await perdure.get_event("a", approval)  # E
+    print(event)
+    await perdure.get_event(approval)  # E
+    async for request in perdure.updates(approval):
+        request.payload.nothing  # E
+        await request.reject("no")  # E
+    Topic(5)  # E
+    Topic("a", 5)  # E
+
+
+async def messages_to_runs(order: Order) -> None:
+    handle = await checkout.options(send=(approval, order)).start(order)
+    await handle.send(approval, "yes")  # E
+    answer: str = await handle.update(approval, order, type=int)  # E
+    print(answer)
+    await handle.update(approval, "yes")  # E
+    await handle.update(approval, order, id=5)  # E
+    event: str = await handle.get_event(approval)  # E
+    print(event)
+    checkout.options(send=approval)  # E
+    checkout.options(send=("line",))  # E
+
+
+def blocking_messages(order: Order) -> None:
+    perdure.sync.send("a", approval, "yes")  # E
+    text: str = perdure.sync.receive(approval)  # E
+    print(text)
+    perdure.sync.set_event(approval, 5)  # E
+    event: str = perdure.sync.get_event("a", approval)  # E
+    print(event)
+    for request in perdure.sync.updates(approval):
+        request.reject("no")  # E
+    importing.start("line").send(approval, "yes")  # E
+
+
 async def colours(order: Order) -> None:
     await importing("line")  # E
     await parse("line")  # E
@@ -172,3 +227,56 @@ async def badly_limited() -> None: ...
 Perdure(concurrency="many")  # E
 Perdure(colour="red")  # E
 Retry(max_attempts="many")  # E
+
+
+async def first_of_several(order: Order) -> None:
+    await perdure.race(1)  # E
+    await perdure.map_steps(charge, [order], limit="few")  # E
+    await perdure.map_steps(charge, [1])  # E
+    perdure.timeout("long")  # E
+    perdure.sync.race(charge(order))  # E
+    perdure.sync.wait_any([await checkout.start(order)])  # E
+    with perdure.timeout(1):  # E
+        pass
+
+
+async def undone(order: Order) -> None:
+    async with perdure.saga() as undo:
+        undo(charge)  # E
+        undo(charge, 1)  # E
+        undo(print, "x")  # E
+    perdure.patched(1)  # E
+    await perdure.close_stream(5)  # E
+    perdure.read_stream("id", "s", offset="last")  # E
+
+
+@step(compensate="refund")  # E
+async def badly_undone() -> None: ...
+
+
+@dataclass
+class Account(perdure.Entity):
+    balance: int = 0
+
+    @perdure.command
+    def deposit(self, amount: int) -> int:
+        self.balance += amount
+        return self.balance
+
+
+async def with_objects() -> None:
+    await Account.deposit("a")  # E
+    await Account.deposit("a", "much")  # E
+    await Account.deposit(5, 5)  # E
+    await Account.deposit.options(key="x")("a", 5)  # E
+    await Account(1).deposit(1)  # E
+    wrong: str = await Account.deposit("a", 5)  # E
+    print(wrong)
+    await Account.when("a", lambda account: account.nothing)  # E
+
+
+def with_objects_blocking() -> None:
+    perdure.sync.call(Account.deposit, "a", "much")  # E
+    other: str = perdure.sync.call(Account.deposit, "a", 5)  # E
+    print(other)
+    perdure.sync.get(Order, "a")  # E
