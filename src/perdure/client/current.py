@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from perdure.core.entities import applying
 from perdure.core.runtime import Runtime
 from perdure.errors import NoCurrentApp, PerdureError
 from perdure.models import CancelReason
@@ -60,6 +61,8 @@ def current_app() -> App:
         NoCurrentApp: there is none, or there are several.
         PerdureError: it was opened before a fork.
     """
+    if (name := applying.get()) is not None:
+        raise PerdureError(f"{name} is a command: a plain function of its object, which cannot call perdure")
     app = bound_app.get()
     if app is None:
         if len(open_apps) != 1:

@@ -6,9 +6,11 @@ object's row, and its effect commits together with the step that gives it: exact
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Any
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Final
 
 from perdure.core.branch import Branch
 from perdure.core.effects import Await, Use
@@ -21,6 +23,10 @@ from perdure.models import Kind
 from perdure.serial import Payload, Signature, check_size, decode_failure, encode_failure
 from perdure.store.entities import Applied, CommandRecord, Place
 from perdure.store.records import StepRecord, Ticket
+
+applying: ContextVar[str | None] = ContextVar("perdure_applying", default=None)
+"""The command that this thread carries out, if it does."""
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +57,11 @@ class EntityDefinition:
             DefinitionError: a new one cannot be made without arguments.
         """
         if state is not None:
-            return self.payload.decode(state)
+            entity = self.payload.decode(state)
+            for field in fields(self.type) if is_dataclass(self.type) else ():
+                # What the state lacks is only on the class so far, and would not be stored with the rest.
+                object.__setattr__(entity, field.name, getattr(entity, field.name))
+            return entity
         try:
             return self.type()
         except TypeError as error:
@@ -77,16 +87,19 @@ class Order:
 
     def apply(self, state: bytes | None) -> Applied:
         """Run the command on a stored state; what raises leaves the object as it was."""
+        token = applying.set(self.command.name)
         try:
             entity = self.entity.read(state)
             args, kwargs = self.command.signature.decode_call(self.args)
             result = self.command.function(entity, *args, **kwargs)
             value = check_size(self.command.signature.result.encode(result), what="the result")
             changed = check_size(self.entity.payload.encode(entity), what=f"the state of {self.entity.name}")
-            if b"\\u0000" in changed:
+            if _NUL.search(changed):
                 raise SerializationError(f"the state of {self.entity.name} holds a NUL character")
-        except Exception as error:
+        except BaseException as error:  # whatever it is, it is the command's own: the lane goes on
             return Applied(None, True, encode_failure(error))
+        finally:
+            applying.reset(token)
         return Applied(changed, False, value)
 
 
@@ -98,11 +111,18 @@ def give(branch: Branch, order: Order) -> Generator[Any, Any, Any]:
         group = yield from group_for(call, run)
         yield from run.barrier()
         step = StepRecord(run.key, call.position, group, 0, call.kind, call.name, False, b"null")
-        id = f"{run.key:x}/{call.position}"
+        id = f"!{run.key:x}/{call.position}"  # no caller's own id begins so
         record = CommandRecord(run.key, order.place, id, order.command.name, order.args, order.apply, step)
         ticket = run.pending = Ticket(record)
         run.runtime.command(ticket)
-        yield ticket
+        calling, run.calling = (
+            run.calling,
+            False,
+        )  # it cannot be called back: a cancel comes with the next call
+        try:
+            yield ticket
+        finally:
+            run.calling = calling
         run.confirm(ticket)
         told = Told(record.failed, record.value, None, group=group)
         exceptions = run.runtime.exceptions
@@ -128,12 +148,23 @@ def state_when(
 
     def produce(_call: Call) -> Generator[Any, Any, Told]:
         yield from run.barrier()
-        found = yield from wait_for_state(run.runtime, entity, key, condition, timeout)
+        try:
+            found = yield from wait_for_state(run.runtime, entity, key, condition, timeout)
+        except Unjudged as error:
+            return failure(run, error.error)
         if found is None:
             return failure(run, WaitTimeout(f"{entity.name} {key!r} was not so within {timeout:g} s"))
         return Told(False, entity.payload.encode(found), found)
 
     return recorded(branch, Kind.COMMAND, f"{entity.name}/{key}", produce, entity.payload.decode)
+
+
+class Unjudged(Exception):
+    """The object cannot be read, or the condition raises: `error` is for whoever asked."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def wait_for_state(
@@ -147,8 +178,12 @@ def wait_for_state(
     until = None if timeout is None else runtime.monotonic() + timeout
     seen, state = yield from _look(runtime, entity.name, key)
     while True:
-        found = entity.read(state)
-        if condition is None or condition(found):
+        try:
+            found = entity.read(state)
+            met = condition is None or condition(found)
+        except Exception as error:
+            raise Unjudged(error) from error
+        if met:
             return found
         left = None if until is None else until - runtime.monotonic()
         if left is not None and left <= 0:

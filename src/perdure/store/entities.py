@@ -7,6 +7,7 @@ time share its lock and its commit. A command that raises leaves its object as i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -19,12 +20,14 @@ from perdure.store.batch import Batch, confirm
 from perdure.store.columns import places
 from perdure.store.connection import Connection
 from perdure.store.database import Database
-from perdure.store.records import Outcome, Record, StepRecord
+from perdure.store.records import Outcome, Record, StepRecord, Ticket
 
 Place = tuple[str, str]
 """Type and key of an object."""
 LOCK_TIMEOUT: Final = 0.25
 """Seconds to wait for objects that another process works on."""
+TRY_BLOCKED_AFTER: Final = 0.25
+"""Seconds for which an object that somebody holds is let be."""
 
 
 class Applied(NamedTuple):
@@ -75,33 +78,57 @@ class CommandWriter:
 
     def __init__(self, statements: Statements, worker: int | None, slot: int) -> None:
         self._sql, self._worker, self._slot = statements, worker, slot
+        self._blocked: dict[Place, float] = {}
+        """Objects that somebody holds for long, and when to try them again: alone, so that they hold up nobody."""
 
-    def write(self, connection: Connection, batch: Batch, _lock_timeout: float) -> None:
-        """Run and write the commands.
+    def write(self, connection: Connection, batch: Batch, lock_timeout: float) -> Sequence[Ticket]:
+        """Run and write the commands; return those left out, because somebody holds their objects.
 
         Raises:
             psycopg.Error: nothing is done, or (a lost connection) nobody knows.
         """
+        alone = len(batch.tickets) == 1
+        left = [ticket for ticket in batch.tickets if self._is_held(ticket, alone=alone)]
+        if left:
+            batch = Batch(ticket for ticket in batch.tickets if ticket not in left)
         commands = batch.of(CommandRecord)
+        if not commands:
+            return left
+        places = {command.place for command in commands}
         try:
-            states, done = self._lock(connection, commands)
+            states, done = self._lock(
+                connection,
+                commands,
+                lock_timeout if alone and places & self._blocked.keys() else LOCK_TIMEOUT,
+            )
             self._save(connection, _run_all(commands, states, done))
-        except BaseException:
+        except BaseException as error:
             if not connection.closed:
                 connection.rollback()
+            if alone and isinstance(error, psycopg.errors.LockNotAvailable):
+                self._blocked |= dict.fromkeys(places, time.monotonic() + TRY_BLOCKED_AFTER)
             raise
         confirm(connection)
         for command in commands:
             command.outcome = Outcome.WON
+            self._blocked.pop(command.place, None)
+        return left
+
+    def _is_held(self, ticket: Ticket, *, alone: bool) -> bool:
+        until = max(
+            (self._blocked.get(r.place, 0.0) for r in ticket.records if isinstance(r, CommandRecord)),
+            default=0.0,
+        )
+        return until > 0 and (not alone or until > time.monotonic())
 
     def _lock(
-        self, connection: Connection, commands: Sequence[CommandRecord]
+        self, connection: Connection, commands: Sequence[CommandRecord], lock_timeout: float
     ) -> tuple[dict[Place, _State], _Done]:
         objects = sorted({command.place for command in commands})
         which = _columns(objects)
         steps = [command.step for command in commands if command.step is not None]
         begin = "begin_batch" if self._worker is not None else "begin_client_batch"
-        settings = {"lock_timeout": f"{int(LOCK_TIMEOUT * 1000)}ms", "plans": "auto"}
+        settings = {"lock_timeout": f"{max(1, int(lock_timeout * 1000))}ms", "plans": "auto"}
         ids = _columns([command.place for command in commands]) | {"id": Texts([c.id for c in commands])}
         with connection.pipeline():
             connection.execute("begin")
@@ -188,11 +215,14 @@ def _run_all(commands: Sequence[CommandRecord], states: dict[Place, _State], don
 
 def find(
     database: Database, wanted: Sequence[tuple[str, str, int]]
-) -> dict[tuple[str, str, int], tuple[int, bytes]]:
+) -> dict[tuple[str, str, int], tuple[int, bytes | None]]:
     """Objects that have changed since the versions given: version and state, by type, key and that version."""
     parameters = _columns([(type, key) for type, key, _ in wanted])
     rows = database.run("find_entities", parameters | {"version": Bigints([seen for _, _, seen in wanted])})
-    return {(type, key, seen): (version, bytes(state)) for type, key, seen, version, state in rows}
+    return {
+        (type, key, seen): (version, None if state is None else bytes(state))
+        for type, key, seen, version, state in rows
+    }
 
 
 def history(

@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -49,8 +49,8 @@ GIVE_UP_AFTER: Final = 30.0
 class Writer(Protocol):
     """Knows how to write a batch: of records, or of commands."""
 
-    def write(self, connection: Connection, batch: Batch, lock_timeout: float, /) -> None:
-        """Write it, and set the outcome of each record."""
+    def write(self, connection: Connection, batch: Batch, lock_timeout: float, /) -> Sequence[Ticket] | None:
+        """Write it, and set the outcome of each record; return what was left out, because somebody is in its way."""
         ...
 
 
@@ -72,6 +72,8 @@ class Journal:
         name: of the thread and the connection.
         answer_within: seconds in which a batch must be answered.
         overflow: the lane that takes over what fails alone; without one, it is tried again here.
+        keeps_order: whether nothing more of a run may be written after a record that was refused. Not so where a run
+            waits for each of its tickets, gives up by itself, and may be resumed here.
     """
 
     def __init__(
@@ -82,9 +84,10 @@ class Journal:
         name: str,
         answer_within: float,
         overflow: Journal | None = None,
+        keeps_order: bool = True,
     ) -> None:
         self._writer, self._hooks, self._overflow = writer, hooks, overflow
-        self._name, self._answer_within = name, answer_within
+        self._name, self._answer_within, self._keeps_order = name, answer_within, keeps_order
         self._changed = threading.Condition(threading.Lock())
         self._queue: deque[Ticket] = deque()
         self._behind: dict[int, deque[Ticket]] = {}
@@ -244,7 +247,9 @@ class Journal:
             self.sent_at = self.sent_at or time.monotonic()
             try:
                 alone = len(batch.tickets) == 1
-                self._writer.write(self._connected(), batch, ALONE_LOCK_TIMEOUT if alone else LOCK_TIMEOUT)
+                left = self._writer.write(
+                    self._connected(), batch, ALONE_LOCK_TIMEOUT if alone else LOCK_TIMEOUT
+                )
             except Exception as error:  # also one that a record raised while it was packed
                 if _is_fenced(error):
                     self._declared_dead(batch)
@@ -265,7 +270,14 @@ class Journal:
                     self._postpone(batch.tickets[0], error)
                     return
             else:
-                self._answer(batch)
+                if left:
+                    batch = Batch(ticket for ticket in batch.tickets if ticket not in left)
+                    for ticket in left:
+                        self._postpone(
+                            ticket, psycopg.errors.LockNotAvailable("somebody holds what it is about")
+                        )
+                if batch.tickets:
+                    self._answer(batch)
                 return
         self._fail(batch.tickets, Fenced())
 
@@ -298,7 +310,7 @@ class Journal:
         if not temporary or (outsider and now > ticket.deadline) or self._stopping:
             logger.error("%s: cannot be written: %s", self._name, _line(error))
             reason = f"the database refused a record of run {ticket.run}: {_line(error)}"
-            if not outsider and not isinstance(ticket.records[0], Park):
+            if self._keeps_order and not outsider and not isinstance(ticket.records[0], Park):
                 self.refused[ticket.run] = Refused(reason)
             self._fail([ticket], DatabaseUnavailable(reason) if temporary else Refused(reason))
             self._release(ticket.run)

@@ -78,7 +78,9 @@ class Incarnation:
             writer, hooks, name="journal", answer_within=answer_within, overflow=self.contested
         )
         commands = CommandWriter(statements, fence, COMMAND_SLOT)
-        self.commands = Journal(commands, hooks, name="commands", answer_within=answer_within)
+        self.commands = Journal(
+            commands, hooks, name="commands", answer_within=answer_within, keeps_order=False
+        )
         self._lanes = (self.core, self.contested, self.commands)
 
     def start(self) -> None:
