@@ -97,7 +97,9 @@ class Body:
 def discard(run: Run, position: str, written: dict[str, int]) -> None:
     """Mark what an attempt wrote, from these places on, as not counting."""
     host = run.host
-    for key, first in written.items() if host is not None else ():
+    if host is None:
+        return  # the run has left memory
+    for key, first in written.items():
         record = StreamRecord(run.key, key, StreamKind.DISCARDED, str(first).encode(), position=position)
         ticket = Ticket(record)
 
