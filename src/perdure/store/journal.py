@@ -43,7 +43,8 @@ ALONE_LOCK_TIMEOUT: Final = 0.01
 RETRY_AFTER: Final = 0.1
 LONGEST_RETRY: Final = 2.0
 GIVE_UP_AFTER: Final = 30.0
-"""Seconds for which a ticket that somebody blocks is tried again, before its caller gets an error."""
+"""Seconds for which a ticket from outside that somebody blocks is tried again, before its caller gets an error; a
+run's own record is tried for as long as it takes."""
 
 
 class Writer(Protocol):
