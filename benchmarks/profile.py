@@ -46,6 +46,7 @@ WORD: Final = re.compile(r"[a-z_]{2,}")
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.set_defaults(blocking=False)
     colour = parser.add_mutually_exclusive_group()
     colour.add_argument("--async", dest="blocking", action="store_false", help="async workflows (default)")
     colour.add_argument("--sync", dest="blocking", action="store_true", help="blocking ones in 200 threads")

@@ -272,7 +272,7 @@ class Hand(Life):
             self._start(Process(program(self, self.run.root.fork()), then=joined))
 
     def _check_barrier(self, effect: Invoke) -> None:
-        place = effect.info.idempotency_key.rpartition("-")[2] if effect.info else "?"
+        place = effect.info().idempotency_key.rpartition("-")[2] if effect.info else "?"
         if self.queue or self.unanswered:
             self.faults.append(f"the body of {place} began before the record was safe")
         if self.fencing or self.fallen:

@@ -13,7 +13,6 @@ import perdure
 from perdure import Item, Perdure, step, sync, workflow
 from perdure.core import body
 from perdure.core.body import Body
-from perdure.models import Info
 from tests.api_tools import on_loop, rows
 
 MANY = 20_000
@@ -146,12 +145,7 @@ def test_no_item_follows_the_mark_that_discards_its_attempt() -> None:
     """Written in a thread in the moment in which the attempt ran out of time: it is covered by the mark, or not sent."""
     host = LateHost()
     run: Any = OneRun(host)
-    attempt = Body(
-        run,
-        "1",
-        "step",
-        Info(run_id="r", workflow="w", step="step", attempt=1, idempotency_key="k", worker=1),
-    )
+    attempt = Body(run, "1", "step")
     attempt.write("s", b"1")
     host.work()
     host.waiting.clear()

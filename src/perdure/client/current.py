@@ -59,7 +59,7 @@ def current_app() -> App:
 
     Raises:
         NoCurrentApp: there is none, or there are several.
-        PerdureError: it was opened before a fork.
+        PerdureError: a command asks.
     """
     if (name := applying.get()) is not None:
         raise PerdureError(f"{name} is a command: a plain function of its object, which cannot call perdure")
@@ -73,8 +73,7 @@ def current_app() -> App:
                 else "no app is open: `async with Perdure(...):` or `with perdure.sync.Perdure(...):` opens one"
             )
         app = open_apps[0]
-    check_process(app)
-    return app
+    return app  # which checks its process itself, whatever it is asked for
 
 
 def check_process(app: App) -> None:

@@ -93,4 +93,4 @@ def info() -> Info:
         )
     if step is None:
         raise NotInWorkflow("perdure.info() only means something in a workflow or in a step that it called")
-    return step
+    return step()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.core.branch import Unwind
 from perdure.errors import PerdureError
-from perdure.models import Info
 from perdure.store.records import ProgressRecord, StreamKind, StreamRecord, Ticket
 
 if TYPE_CHECKING:
@@ -26,10 +25,10 @@ MOST_ON_THE_WAY: Final = 100
 class Body:
     """One attempt of one step."""
 
-    __slots__ = ("_again", "_beat", "_sent", "_written", "info", "name", "over", "position", "run")
+    __slots__ = ("_again", "_beat", "_sent", "_written", "name", "over", "position", "run")
 
-    def __init__(self, run: Run, position: str, name: str, info: Info) -> None:
-        self.run, self.position, self.name, self.info = run, position, name, info
+    def __init__(self, run: Run, position: str, name: str) -> None:
+        self.run, self.position, self.name = run, position, name
         self.over = False
         self._written: dict[str, int] = {}
         self._sent: deque[Ticket] = deque()

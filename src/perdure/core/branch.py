@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -60,5 +61,5 @@ class Branch:
 current: ContextVar[Branch | None] = ContextVar("perdure_branch", default=None)
 """The branch whose code is running; None outside, and inside the body of a step."""
 
-step_info: ContextVar[Info | None] = ContextVar("perdure_step", default=None)
-"""The step whose body is running."""
+step_info: ContextVar[Callable[[], Info] | None] = ContextVar("perdure_step", default=None)
+"""What the step whose body is running can know of itself; made when it asks."""

@@ -210,7 +210,7 @@ async def _bounded(body: InContext, effect: Invoke) -> Any:
 
 
 def _timed_out(effect: Invoke) -> StepTimeout:
-    name = effect.info.step if effect.info else effect.function.__qualname__
+    name = effect.info().step if effect.info else effect.function.__qualname__
     return StepTimeout(f"{name} took longer than its timeout of {effect.timeout:g} s")
 
 

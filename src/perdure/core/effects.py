@@ -21,7 +21,7 @@ class Invoke:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     is_async: bool
-    info: Info | None = None
+    info: Callable[[], Info] | None = None
     body: Body | None = None
     timeout: float | None = None
     late: Signal | None = None

@@ -13,7 +13,7 @@ out what it says. A run with a single task and a single call skips it (`next_alo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -131,17 +131,8 @@ class Gate:
 
     def __init__(self, records: Iterable[Recorded] = ()) -> None:
         self._records = {record.position: record for record in records}
-        ordered = sorted(
-            (record for record in self._records.values() if record.group is not None),
-            key=lambda record: (record.group, record.order),
-        )
-        self._groups: deque[list[Recorded]] = deque()
-        for record in ordered:
-            if self._groups and self._groups[-1][0].group == record.group:
-                self._groups[-1].append(record)
-            else:
-                self._groups.append([record])
-        self.group = ordered[-1].group or 0 if ordered else 0
+        self._groups = _in_groups(self._records.values())
+        self.group = self._groups[-1][0].group or 0 if self._groups else 0
         """Number of the last group."""
         self._asked: dict[str, Call] = {}
         self._withdrawn: set[str] = set()
@@ -313,6 +304,18 @@ class Gate:
         if record is not None and (record.kind != kind or record.name != name):
             raise diverged(position, kind, name, [record])
         return record
+
+
+def _in_groups(records: Collection[Recorded]) -> deque[list[Recorded]]:
+    groups: deque[list[Recorded]] = deque()
+    if records:
+        grouped = [record for record in records if record.group is not None]
+        for record in sorted(grouped, key=lambda record: (record.group, record.order)):
+            if groups and groups[-1][0].group == record.group:
+                groups[-1].append(record)
+            else:
+                groups.append([record])
+    return groups
 
 
 def _together(ready: Sequence[Call]) -> int:

@@ -19,7 +19,7 @@ from perdure.core.calling import arguments
 from perdure.core.drive import drive
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
-from perdure.core.leaving import leave_memory
+from perdure.core.leaving import can_leave, leave_memory, look_again
 from perdure.core.middleware import around_run
 from perdure.core.outbox import Outbox
 from perdure.core.run import Run
@@ -118,8 +118,9 @@ class LoopHost:
             run.over = True
             for ticket in conclude(run, None, error):
                 await self._wait_for(ticket)
-        # Cut the knot of run, host, task and branches: it would wait for a collection (20 of 85 us a run).
+        # Cut the knots of run, host, task and branches: they would wait for a collection (20 of 85 us a run).
         run.host = self.task = None
+        del run.root
         if isinstance(error, KeyboardInterrupt):
             raise error
 
@@ -343,13 +344,13 @@ class LoopHost:
 
     def try_to_leave(self) -> None:
         """Put the run away if all it does is wait; from the loop's thread."""
-        if self.run.can_leave() and not self._pumping:
+        if can_leave(self.run) and not self._pumping:
             # In an empty context: the one here may be the workflow's, whose tasks are branches.
             task = asyncio.Task(leave_memory(self), loop=self._loop, context=Context())
             self._bodies.add(task)
             task.add_done_callback(self._bodies.discard)
         else:
-            self.run.look_again()
+            look_again(self.run)
 
     def close_soon(self) -> None:
         """Close at the loop's next turn; from the loop's thread."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.branch import current
@@ -86,24 +87,31 @@ def around_run(run: Run) -> AbstractContextManager[Any]:
     return _all([each.run for each in run.runtime.middleware], info, run.context)
 
 
-def around_step(run: Run, function: Callable[..., Any], info: Info, *, is_async: bool) -> Callable[..., Any]:
+def around_step(
+    run: Run, function: Callable[..., Any], info: Callable[[], Info], *, is_async: bool
+) -> Callable[..., Any]:
     """A step's function with all middleware around it."""
-    hooks = [each.step for each in run.runtime.middleware]
-    if not hooks:
+    if not run.runtime.middleware:
         return function
-    if is_async:
+    return partial(_called if is_async else _called_blocking, run, function, info)
 
-        async def called(*args: Any, **kwargs: Any) -> Any:
-            with _all(hooks, info, run.context):
-                return await function(*args, **kwargs)
 
-        return called
+async def _called(
+    run: Run, function: Callable[..., Any], info: Callable[[], Info], *args: Any, **kwargs: Any
+) -> Any:
+    with _around_step(run, info()):
+        return await function(*args, **kwargs)
 
-    def called_blocking(*args: Any, **kwargs: Any) -> Any:
-        with _all(hooks, info, run.context):
-            return function(*args, **kwargs)
 
-    return called_blocking
+def _called_blocking(
+    run: Run, function: Callable[..., Any], info: Callable[[], Info], *args: Any, **kwargs: Any
+) -> Any:
+    with _around_step(run, info()):
+        return function(*args, **kwargs)
+
+
+def _around_step(run: Run, info: Info) -> AbstractContextManager[Any]:
+    return _all([each.step for each in run.runtime.middleware], info, run.context)
 
 
 @contextmanager

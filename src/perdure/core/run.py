@@ -6,7 +6,7 @@ run's last record. Tickets of one run are written in order, so the last one stan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -21,12 +21,10 @@ from perdure.store.records import (
     AnsweredWait,
     Fenced,
     Outcome,
-    PutAway,
     Record,
     StepRecord,
     StreamRecord,
     Ticket,
-    WaitRecord,
 )
 from perdure.store.signal import Signal
 
@@ -95,7 +93,7 @@ class Run:
         id: str,
         input: bytes,
         *,
-        records: Iterable[Recorded] = (),
+        records: Sequence[Recorded] = (),
         waits: dict[str, float] | None = None,
         intents: Mapping[str, bytes | None] | None = None,
         cancel: CancelReason = CancelReason.NONE,
@@ -103,7 +101,6 @@ class Run:
     ) -> None:
         self.runtime, self.definition = runtime, definition
         self.key, self.id, self.input = key, id, input
-        records = list(records)
         self.gate = Gate(records)
         self.root = Branch(self, "")
         self.tasks = 1
@@ -147,19 +144,22 @@ class Run:
         self._last_reading: datetime | None = None
         self._mailbox: Mailbox | None = None
 
-    def _inherit(self, records: list[Recorded], intents: Mapping[str, bytes | None]) -> None:
+    def _inherit(self, records: Sequence[Recorded], intents: Mapping[str, bytes | None]) -> None:
         """What an earlier life had begun: bodies, waits, streams."""
         self.intents = set(intents)
         """Positions of bodies that have begun, of those that say so."""
         self.patches: dict[str, bool] = {}
-        recorded = self.gate.positions
-        self.unreached = {place for place in (*self.waits, *intents) if place not in recorded}
+        self.unreached: set[str] = set()
         """Calls that an earlier life had begun, and this one's code has not come to; readings too, which skip the gate."""
-        self.unreached.update(record.position for record in records if record.kind == Kind.CLOCK)
-        self.progress = {place: detail for place, detail in intents.items() if detail is not None}
+        self.progress: dict[str, bytes] = {}
         """What bodies said of their progress."""
         self.streams: dict[str, int] = {}
         self.written: dict[str, dict[str, int]] = {}
+        if records or intents or self.waits:
+            recorded = self.gate.positions
+            self.unreached.update(place for place in (*self.waits, *intents) if place not in recorded)
+            self.unreached.update(record.position for record in records if record.kind == Kind.CLOCK)
+            self.progress.update((place, detail) for place, detail in intents.items() if detail is not None)
 
     # -- may it go on ----------------------------------------------------------------------------
 
@@ -212,10 +212,11 @@ class Run:
             raise Unwind
         if ticket.error is not None:
             raise self.give_up(PerdureError(str(ticket.error)))
-        if any(record.run == self.key and record.outcome is Outcome.LOST for record in ticket.records):
-            self.closed = True  # somebody else's record stands: this is no longer the run that goes on
-            self._close_branches()
-            raise Unwind
+        for record in ticket.records:
+            if record.outcome is Outcome.LOST and record.run == self.key:
+                self.closed = True  # somebody else's record stands: this is no longer the run that goes on
+                self._close_branches()
+                raise Unwind
         ticket.stands = True  # thousands of branches may ask, of a ticket with thousands of records
 
     def check_owner(self) -> None:
@@ -329,54 +330,6 @@ class Run:
     def answered(self, position: str) -> list[Record]:
         """The record that a wait is over, if there was a row for it."""
         return [AnsweredWait(self.key, position)] if self.waits.pop(position, None) is not None else []
-
-    def can_leave(self) -> bool:
-        """Whether every call outstanding is a durable wait, so that memory is not needed meanwhile."""
-        outstanding = len(self.gate.running) if self.tasks > 1 or not self.gate.idle else len(self.waiting)
-        gated = self.gate.parked_calls()
-        return (
-            not self.closed
-            and self.leaving is None
-            and bool(self.waiting)
-            and outstanding == len(self.waiting)
-            and len(gated) == len(self.gate.running)
-            and not any(wait.signal.done for wait in self.waiting.values())
-            and not (self.cancel_reason and not self.cancel_told)
-        )
-
-    def look_again(self) -> None:
-        """It waits but cannot leave yet, and nobody says when that changes: have it looked at again."""
-        if self.waiting and not self.closed and self.leaving is None:
-            self.runtime.begun_waiting(self)
-
-    def unrecorded_waits(self) -> list[WaitRecord]:
-        """What the run waits for without a row that says so, of what others bring; it is about to have one."""
-        records = [
-            WaitRecord(self.key, position, target=wait.target, topic=wait.topic)
-            for position, wait in self.waiting.items()
-            if (wait.target or wait.topic) and position not in self.waits
-        ]
-        if records:
-            self.waited = True
-            self.waits |= {record.position: 0.0 for record in records}
-        return records
-
-    def put_away_record(self) -> PutAway | None:
-        """The run as one that waits without memory; None if a message has just been given to one of its calls.
-
-        Whoever looks in the database whether a later message has come must not count one as seen that a call was
-        given, and is not to be told of any more.
-        """
-        seen: dict[str, int | None] = dict.fromkeys(self.waiting)
-        mine = {place: wait.topic for place, wait in self.waiting.items() if wait.topic and not wait.target}
-        for topic in set(mine.values()):
-            places = [place for place, name in mine.items() if name == topic]
-            number, waiting = self.mailbox.seen(topic)
-            if waiting < len(places):
-                return None
-            seen |= dict.fromkeys(places, number)
-        follows = any(wait.target for wait in self.waiting.values())
-        return PutAway(self.key, seen, self.claim, follows=follows)
 
     @property
     def mailbox(self) -> Mailbox:

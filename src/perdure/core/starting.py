@@ -38,7 +38,7 @@ class Started:
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Start:
     """What is to be started."""
 
@@ -252,12 +252,9 @@ def start_record(
 ) -> StartRecord:
     """The record of a start; a plain one, which is most of them, has no options."""
     options = what.options
-    extra: dict[str, Any] = {}
-    if here is None:
-        extra["queue"] = options.queue or runtime.home_queue
-    elif runtime.home_queue != DEFAULT_QUEUE:
-        extra["home"] = runtime.home_queue
     given = {
+        "queue": options.queue or runtime.home_queue if here is None else None,
+        "home": runtime.home_queue if here is not None and runtime.home_queue != DEFAULT_QUEUE else None,
         "priority": options.priority or None,
         "delay": options.delay,
         "timeout": timeout_of(what),
@@ -268,7 +265,7 @@ def start_record(
         "position": parent and parent[1],
         "close": "cancel" if parent and options.parent_close == "cancel" else None,
     }
-    extra |= {name: value for name, value in given.items() if value is not None}
+    extra = {name: value for name, value in given.items() if value is not None}
     text = msgspec.json.encode(extra).decode() if extra else None
     supersede = options.on_conflict == "restart_if_failed"
     return StartRecord(key, id, what.workflow, what.input, text, parent, supersede)

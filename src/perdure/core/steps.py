@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from perdure.core.body import Body, discard
@@ -105,7 +106,7 @@ def run_body(
     while True:
         run.check_owner()
         info = info_of(run, call, attempt)
-        attempted = Body(run, call.position, call.name, info)
+        attempted = Body(run, call.position, call.name)
         body = Invoke(
             around_step(run, definition.function, info, is_async=definition.colour),
             args,
@@ -137,8 +138,12 @@ def run_body(
         attempt += 1
 
 
-def info_of(run: Run, call: Call, attempt: int) -> Info:
-    """What the body of a step can know of itself."""
+def info_of(run: Run, call: Call, attempt: int) -> Callable[[], Info]:
+    """What the body of a step can know of itself: few ask, so it is made for those."""
+    return partial(_info, run, call, attempt, run.progress.get(call.position))
+
+
+def _info(run: Run, call: Call, attempt: int, detail: bytes | None) -> Info:
     return Info(
         run_id=run.id,
         workflow=run.definition.name,
@@ -146,14 +151,8 @@ def info_of(run: Run, call: Call, attempt: int) -> Info:
         attempt=attempt,
         idempotency_key=f"{run.runtime.realm}-{run.key:x}-{call.position}",
         worker=run.runtime.worker,
-        heartbeat=_detail(run, call.position),
+        heartbeat=None if detail is None else _ANYTHING.decode(detail),
     )
-
-
-def _detail(run: Run, position: str) -> Any:
-    """What the last attempt said of its progress."""
-    detail = run.progress.get(position)
-    return None if detail is None else _ANYTHING.decode(detail)
 
 
 def success(run: Run, result: Any, value: Any, attempts: int = 1, seconds: float = 0.0) -> Told:

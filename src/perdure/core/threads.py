@@ -18,6 +18,7 @@ from perdure.core.calling import arguments
 from perdure.core.drive import drive_blocking
 from perdure.core.ending import Interrupted, conclude
 from perdure.core.gate import Call, Decision, Recorded, diverged
+from perdure.core.leaving import can_leave, look_again, put_away_record, unrecorded_waits
 from perdure.core.middleware import around_run
 from perdure.core.run import Run
 from perdure.core.strands import Fan, Strand, Word
@@ -83,7 +84,8 @@ class ThreadHost:
                 error = None
             run.over = True
             drive_blocking(conclude(run, None, error), run.runtime)
-        run.host = None  # cut the knot of run and host: it would wait for a collection
+        run.host = None  # cut the knots of run, host and branch: they would wait for a collection
+        del run.root
         if interrupted and error is not None:
             raise error
 
@@ -331,18 +333,18 @@ class ThreadHost:
         """Put the run away if all it does is wait; from a thread of the engine."""
         run = self.run
         with self._lock:
-            if not run.can_leave() or (self._holder is not None and run.tasks > 1):
-                run.look_again()
+            if not can_leave(run) or (self._holder is not None and run.tasks > 1):
+                look_again(run)
                 return
             try:
-                if waits := run.unrecorded_waits():
+                if waits := unrecorded_waits(run):
                     # Two tickets, one transaction each: whoever ends the target must find the wait committed.
                     ticket = run.submit(*waits)
                     ticket.call(lambda: run.runtime.begun_waiting(run))
                     return
-                record = run.put_away_record()
+                record = put_away_record(run)
                 if record is None:
-                    run.look_again()
+                    look_again(run)
                     return
                 run.leaving = run.submit(record)
             except Unwind:  # a record was refused or fenced: there is no code here to take off the stack

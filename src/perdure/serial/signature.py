@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -160,12 +160,8 @@ class Signature:
         Raises:
             SerializationError: an argument does not fit its annotation; the text names it.
         """
-        places = self._places(args, kwargs)
-        return _envelope(
-            [self._one(Payload.encode, next(places), value) for value in args],
-            [(name, self._one(Payload.encode, next(places), value)) for name, value in kwargs.items()],
-            receiver,
-        )
+        positional, named = self._each(Payload.encode, args, kwargs)
+        return _envelope(positional, named, receiver)
 
     def record_call(
         self, args: Sequence[object], kwargs: Mapping[str, object]
@@ -175,11 +171,13 @@ class Signature:
         Raises:
             SerializationError: as in `encode_call`.
         """
-        places = self._places(args, kwargs)
-        positional = [self._one(Payload.record, next(places), value) for value in args]
-        named = [(name, self._one(Payload.record, next(places), value)) for name, value in kwargs.items()]
-        stored = _envelope([one for one, _ in positional], [(name, one) for name, (one, _) in named])
-        return stored, tuple(seen for _, seen in positional), {name: seen for name, (_, seen) in named}
+        positional, named = self._each(Payload.record, args, kwargs)
+        stored = _envelope([one for one, _ in positional], {name: one for name, (one, _) in named.items()})
+        return (
+            stored,
+            tuple(seen for _, seen in positional),
+            {name: seen for name, (_, seen) in named.items()},
+        )
 
     def decode_call(self, stored: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:  # the same
         """Read the arguments of a call, by this code or by hand in another language.
@@ -201,26 +199,30 @@ class Signature:
             self.bind(found.args, found.kwargs)
         except TypeError as error:
             raise SerializationError(f"the stored arguments do not fit: {error}") from None
-        places = self._places(found.args, found.kwargs)
-        args = tuple(self._one(Payload.decode, next(places), raw) for raw in found.args)
-        named = {name: self._one(Payload.decode, next(places), raw) for name, raw in found.kwargs.items()}
-        return args, named
+        positional, named = self._each(Payload.decode, found.args, found.kwargs)
+        return tuple(positional), named
 
-    def _places(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[tuple[str, Payload]]:
-        yield from self._positional[: len(args)]
-        if self._more_positional is not None:
-            for _ in range(len(self._positional), len(args)):
-                yield self._more_positional
-        for name in kwargs:
-            payload = self._named.get(name, self._more_named)
-            assert payload is not None, "checked by bind"
-            yield name, payload
-
-    def _one(self, work: Callable[[Payload, Any], Any], place: tuple[str, Payload], value: object) -> Any:
+    def _each(
+        self,
+        work: Callable[[Payload, Any], Any],
+        args: Sequence[object],
+        kwargs: Mapping[str, object],
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Write or read every argument by the payload of its parameter."""
+        places = self._positional
+        if len(args) > len(places) and self._more_positional is not None:
+            places = (*places, *[self._more_positional] * (len(args) - len(places)))
+        positional, named = [], dict[str, Any]()
+        place: Any = None
         try:
-            return work(place[1], value)
+            for place, value in zip(places, args, strict=False):
+                positional.append(work(place[1], value))
+            for name, value in kwargs.items():
+                place = name, self._named.get(name, self._more_named)
+                named[name] = work(place[1], value)
         except SerializationError as error:
             raise SerializationError(f"argument {place[0]!r} of {self.name}(): {error}") from error.__cause__
+        return positional, named
 
 
 def receiver_of(stored: bytes) -> str | None:
@@ -229,12 +231,14 @@ def receiver_of(stored: bytes) -> str | None:
     return found.receiver if isinstance(found, _Envelope) else None
 
 
-def _envelope(args: list[bytes], kwargs: list[tuple[str, bytes]], receiver: str | None = None) -> bytes:
+def _envelope(args: list[bytes], kwargs: Mapping[str, bytes], receiver: str | None = None) -> bytes:
     parts = [] if receiver is None else [b'"self":' + _encode(receiver)]
     if args:
         parts.append(b'"args":[' + b",".join(args) + b"]")
     if kwargs:
-        parts.append(b'"kwargs":{' + b",".join(_encode(name) + b":" + one for name, one in kwargs) + b"}")
+        parts.append(
+            b'"kwargs":{' + b",".join(_encode(name) + b":" + one for name, one in kwargs.items()) + b"}"
+        )
     return b"{" + b",".join(parts) + b"}"
 
 

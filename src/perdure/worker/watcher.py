@@ -62,6 +62,8 @@ class Watcher(Service):
 
     def unwatch(self, key: int, signal: Signal) -> None:
         """Nobody waits for it any more."""
+        if signal.done:
+            return  # and is watched no longer
         with self._lock:
             if signal not in self._watched.get(key, ()):  # it was moved to a later life of that run
                 key = next((other for other, signals in self._watched.items() if signal in signals), key)
