@@ -81,6 +81,7 @@ from perdure.errors import (
     WrongColour,
 )
 from perdure.models import (
+    AuditInfo,
     CommandInfo,
     Discarded,
     EventInfo,
@@ -101,6 +102,7 @@ __all__ = [
     "AsyncConnection",
     "AsyncStep",
     "AsyncWorkflow",
+    "AuditInfo",
     "BlockingStep",
     "BlockingWorkflow",
     "Cancelled",

@@ -180,6 +180,8 @@ class RunInfo:
     reason: str | None
     parent: str | None
     cancel_requested: bool
+    why: str | None = None
+    """Why it does not go on, in one line, of one that has not ended; only where one run is asked for."""
 
     @property
     def cursor(self) -> str:
@@ -214,6 +216,18 @@ class VersionInfo:
     version: str | None
     runs: Mapping[Status, int]
     workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditInfo:
+    """Something that was done to a run: when, by whom, what, and why; `detail` says with which arguments."""
+
+    at: datetime
+    who: str
+    verb: str
+    id: str
+    reason: str | None
+    detail: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from perdure import step, sync, workflow
 from perdure.errors import WorkflowCancelled
 from perdure.models import CancelReason
 from perdure.serial import encode_failure
-from perdure.store import claims, runs
+from perdure.store import claims, operations
 from perdure.store.records import EndRecord, Outcome, PutAway, WaitRecord
 from perdure.sync import Perdure
 from tests.api_tools import rows, until
@@ -28,7 +28,7 @@ def owner(request: pytest.FixtureRequest, database_url: str) -> Iterator[RawWork
 
 
 def cancel(owner: RawWorker, run: int) -> list[int]:
-    return runs.cancel(owner.database, [run], CancelReason.ASKED, ERROR)
+    return operations.cancel(owner.database, [run], CancelReason.ASKED, ERROR)
 
 
 def test_cancel_before_the_end_makes_the_end_wait_for_its_answer(owner: RawWorker) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from perdure import client
 from perdure.app.settings import at_least_one, setting, truth
-from perdure.client import Operation, act, read
+from perdure.client import Operation, read
 from perdure.core.branch import current
 from perdure.core.middleware import Middleware
 from perdure.core.runtime import Runtime
@@ -23,6 +23,7 @@ from perdure.sql import quote_identifier
 from perdure.store import runs as stored
 from perdure.store.database import Database, check_url
 from perdure.store.migrate import migrate as migrate_schema
+from perdure.store.operations import Note
 from perdure.worker.engine import Engine, Settings
 
 
@@ -146,13 +147,13 @@ class BaseApp:
         if self._engine is not None:
             self._engine.hurry()
 
-    def cancel_runs(self, keys: Sequence[int], reason: CancelReason) -> list[int]:
+    def cancel_runs(self, keys: Sequence[int], reason: CancelReason, note: Note | None = None) -> list[int]:
         """Cancel runs; return the keys of those reached."""
-        return self.engine.cancel(keys, reason)
+        return self.engine.cancel(keys, reason, note)
 
-    def resume_runs(self, keys: Sequence[int]) -> list[int]:
-        """Resume runs; return the keys of those resumed."""
-        return self.engine.resume(keys)
+    def changed(self) -> None:
+        """Runs were changed by hand: there may be work, and ends."""
+        self.engine.changed()
 
     def on_its_loop(self) -> bool:
         """Whether this thread is the one of the loop on which the app's async code runs."""
@@ -214,18 +215,6 @@ class BaseApp:
     def get_operation(self, id: str) -> Operation:
         """The operation that describes one run."""
         return read("runs.get", lambda: client.detail(self, id))
-
-    def cancel_operation(self, which: str | Sequence[str] | RunFilter) -> Operation:
-        """The operation that cancels runs."""
-
-        def cancel(keys: Sequence[int]) -> list[int]:
-            return self.cancel_runs(keys, CancelReason.ASKED)
-
-        return read("runs.cancel", lambda: act(self, which, cancel), Payload.of(int))
-
-    def resume_operation(self, which: str | Sequence[str] | RunFilter) -> Operation:
-        """The operation that resumes runs."""
-        return read("runs.resume", lambda: act(self, which, self.resume_runs), Payload.of(int))
 
 
 def filter_of(where: RunFilter | None, filters: Mapping[str, Any]) -> RunFilter:

@@ -1,47 +1,38 @@
-"""`app.runs`: the runs in the app's database, in two colours."""
+"""`app.runs`: the runs in the app's database, and what can be done to them, in two colours."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from perdure.app.base import filter_of
-from perdure.client import blocking, on_loop
-from perdure.models import RunDetail, RunFilter, RunInfo
+from perdure.client import BlockingHandle, Handle, Operation, blocking, managing, on_loop
+from perdure.client.managing import Command, Forking, Progress, Which
+from perdure.models import AuditInfo, Duration, RunDetail, RunFilter, RunInfo
+from perdure.serial import Payload
 
 if TYPE_CHECKING:
     from perdure.app.apps import BlockingPerdure, Perdure
+    from perdure.app.base import BaseApp
 
-Which = str | Sequence[str] | RunFilter
-"""One id, several, or a filter."""
+_ANYTHING = Payload.of(Any)
+
+
+def _forked(app: BaseApp, id: str, how: Forking, reason: str | None, kind: Any) -> Operation:
+    made = yield from managing.forking(app, id, how, reason)
+    return kind(app, made, _ANYTHING)
 
 
 class Runs:
-    """The runs in the app's database."""
+    """The runs in the app's database.
+
+    What is done to several takes `which`: an id, ids or a `RunFilter`, or the fields of one as keywords. It is done some
+    hundred at a time, each in one transaction; `progress` is called after each with how many were reached so far. All of
+    it is noted, with `reason`, in the audit (`audit`).
+    """
 
     def __init__(self, app: Perdure) -> None:
         self._app = app
-
-    def get(self, id: str) -> Coroutine[object, None, RunDetail]:
-        """One run with its steps.
-
-        Raises:
-            WorkflowNotFound: no run has this id.
-        """
-        return on_loop(lambda: self._app.get_operation(id), self._app)
-
-    def count(self, where: RunFilter | None = None, **filters: Any) -> Coroutine[object, None, int]:
-        """How many runs match."""
-        wanted = filter_of(where, filters)
-        return on_loop(lambda: self._app.count_operation(wanted), self._app)
-
-    def cancel(self, which: Which) -> Coroutine[object, None, int]:
-        """Ask runs to stop, by id, ids or filter; return how many were not too late."""
-        return on_loop(lambda: self._app.cancel_operation(which), self._app)
-
-    def resume(self, which: Which) -> Coroutine[object, None, int]:
-        """Have parked and failed runs go on where they stopped, on today's code; return how many do."""
-        return on_loop(lambda: self._app.resume_operation(which), self._app)
 
     def list(self, where: RunFilter | None = None, **filters: Any) -> Coroutine[object, None, list[RunInfo]]:
         """Runs that match a `RunFilter`, or its fields as keywords; newest first.
@@ -52,6 +43,196 @@ class Runs:
         wanted = filter_of(where, filters)
         return on_loop(lambda: self._app.list_operation(wanted), self._app)
 
+    def count(self, where: RunFilter | None = None, **filters: Any) -> Coroutine[object, None, int]:
+        """How many runs match."""
+        wanted = filter_of(where, filters)
+        return on_loop(lambda: self._app.count_operation(wanted), self._app)
+
+    def get(self, id: str) -> Coroutine[object, None, RunDetail]:
+        """One run with its steps, and why it waits.
+
+        Raises:
+            WorkflowNotFound: no run has this id.
+        """
+        return on_loop(lambda: self._app.get_operation(id), self._app)
+
+    def cancel(
+        self,
+        which: Which | None = None,
+        *,
+        compensate: bool = True,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> Coroutine[object, None, int]:
+        """Ask runs to stop; return how many were not too late.
+
+        Args:
+            which: id, ids or filter.
+            compensate: let their code clean up and undo. False stops them at once: no more of their code is run, beyond
+                the durable call that it is in.
+            reason: for the audit.
+            progress: called with the number reached so far.
+            filters: fields of a `RunFilter`, instead of `which`.
+
+        Raises:
+            WorkflowNotFound: a single id was given, and no run has it.
+        """
+        command = Command.of(which, filters, reason, progress)
+        return on_loop(lambda: managing.cancelling(self._app, command, compensate=compensate), self._app)
+
+    def resume(
+        self,
+        which: Which | None = None,
+        *,
+        version: str | None = None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> Coroutine[object, None, int]:
+        """Have parked and failed runs go on where they stopped, on today's code; return how many do.
+
+        Of a failed one the error that ended it is forgotten, and that step runs again. One that has undone what it did
+        has nothing to go on from, and is not resumed.
+
+        Args:
+            which: id, ids or filter.
+            version: of the code that is to go on with them; their own by default.
+            reason: for the audit.
+            progress: called with the number reached so far.
+            filters: fields of a `RunFilter`, instead of `which`.
+        """
+        command = Command.of(which, filters, reason, progress)
+        return on_loop(lambda: managing.resuming(self._app, command, version), self._app)
+
+    def restart(
+        self,
+        which: Which | None = None,
+        *,
+        version: str | None = None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> Coroutine[object, None, int]:
+        """Begin runs anew under their ids, from the beginning; return how many.
+
+        A run that has ended, or that nobody runs at the moment (parked, queued, waiting), gets a new life with the same
+        input, tags and messages; what the old one recorded is kept. One that is running is left alone: cancel it first.
+
+        Args:
+            which: id, ids or filter.
+            version: of the code that is to run them; their own by default.
+            reason: for the audit.
+            progress: called with the number reached so far.
+            filters: fields of a `RunFilter`, instead of `which`.
+        """
+        command = Command.of(which, filters, reason, progress)
+        return on_loop(lambda: managing.restarting(self._app, command, version), self._app)
+
+    def fork(
+        self,
+        id: str,
+        *,
+        from_step: str | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        new_id: str | None = None,
+        version: str | None = None,
+        queue: str | None = None,
+        reason: str | None = None,
+    ) -> Coroutine[object, None, Handle[Any]]:
+        """Start a new run with part of another's history; that one is not touched, and may be running.
+
+        Args:
+            id: of the run to fork.
+            from_step: the step that is to run again, with all that the code was told with it and after it; its position,
+                or its name, of which the last counts. By default nothing is kept.
+            outputs: other results for steps that are kept, by position or name.
+            args: other arguments; with `kwargs`, instead of the run's own.
+            kwargs: the same, named.
+            new_id: of the new run; made of the old one by default.
+            version: of the code that is to run it.
+            queue: in which it waits; the old one's by default.
+            reason: for the audit.
+
+        Raises:
+            WorkflowNotFound: no run has this id.
+            WorkflowConflict: `new_id` is taken.
+            PerdureError: there is no such step.
+            ValueError: outputs are given for steps that are not kept.
+        """
+        how = Forking(from_step, outputs, args, kwargs, new_id, version, queue)
+        return on_loop(lambda: _forked(self._app, id, how, reason, Handle), self._app)
+
+    def delete(
+        self,
+        which: Which | None = None,
+        *,
+        children: bool = True,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> Coroutine[object, None, int]:
+        """Delete runs that have ended, with all that is recorded of them; return how many.
+
+        A run is left alone if it, or one of its children, has not ended, or if it is the child of one that has not.
+
+        Args:
+            which: id, ids or filter.
+            children: delete the runs that they started too, and those of these.
+            reason: for the audit, which stays.
+            progress: called with the number reached so far.
+            filters: fields of a `RunFilter`, instead of `which`.
+        """
+        command = Command.of(which, filters, reason, progress)
+        return on_loop(lambda: managing.deleting(self._app, command, children=children), self._app)
+
+    def set_timeout(
+        self,
+        which: Which | None = None,
+        *,
+        timeout: Duration | None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> Coroutine[object, None, int]:
+        """Give unfinished runs another deadline; return how many.
+
+        Args:
+            which: id, ids or filter.
+            timeout: seconds or `timedelta` from now; None takes the deadline away.
+            reason: for the audit.
+            progress: called with the number reached so far.
+            filters: fields of a `RunFilter`, instead of `which`.
+        """
+        command = Command.of(which, filters, reason, progress)
+        return on_loop(lambda: managing.timing(self._app, command, timeout), self._app)
+
+    def set_output(
+        self, id: str, step: str, value: Any, *, reason: str | None = None
+    ) -> Coroutine[object, None, None]:
+        """Correct what a step was recorded with, a failure too; the run's code will be told this instead.
+
+        Args:
+            id: of the run, which must not be running at the moment.
+            step: its position, or its name, of which the last counts.
+            value: the result; of the type that the step returns.
+            reason: for the audit, which keeps the old value.
+
+        Raises:
+            WorkflowNotFound: no run has this id.
+            PerdureError: nothing is recorded there, it is no result of a step, or the run is running.
+            SerializationError: the value is not what the step returns.
+        """
+        return on_loop(lambda: managing.correcting(self._app, id, step, value, reason), self._app)
+
+    def audit(
+        self, id: str | None = None, *, limit: int = 100
+    ) -> Coroutine[object, None, tuple[AuditInfo, ...]]:
+        """What was done to a run, or to all, newest first: when, by whom, what and why."""
+        return on_loop(lambda: managing.auditing(self._app, id, limit), self._app)
+
 
 class BlockingRuns:
     """The runs in the app's database, for blocking code; see `Runs`."""
@@ -59,24 +240,114 @@ class BlockingRuns:
     def __init__(self, app: BlockingPerdure) -> None:
         self._app = app
 
-    def get(self, id: str) -> RunDetail:
-        """One run with its steps; raises `WorkflowNotFound`."""
-        return cast("RunDetail", blocking(lambda: self._app.get_operation(id), self._app))
+    def list(self, where: RunFilter | None = None, **filters: Any) -> list[RunInfo]:
+        """Runs that match a `RunFilter`, or its fields as keywords; newest first."""
+        wanted = filter_of(where, filters)
+        return cast("list[RunInfo]", blocking(lambda: self._app.list_operation(wanted), self._app))
 
     def count(self, where: RunFilter | None = None, **filters: Any) -> int:
         """How many runs match."""
         wanted = filter_of(where, filters)
         return cast("int", blocking(lambda: self._app.count_operation(wanted), self._app))
 
-    def cancel(self, which: Which) -> int:
-        """Ask runs to stop, by id, ids or filter; return how many were not too late."""
-        return cast("int", blocking(lambda: self._app.cancel_operation(which), self._app))
+    def get(self, id: str) -> RunDetail:
+        """One run with its steps; raises `WorkflowNotFound`."""
+        return cast("RunDetail", blocking(lambda: self._app.get_operation(id), self._app))
 
-    def resume(self, which: Which) -> int:
-        """Have parked and failed runs go on where they stopped, on today's code; return how many do."""
-        return cast("int", blocking(lambda: self._app.resume_operation(which), self._app))
+    def cancel(
+        self,
+        which: Which | None = None,
+        *,
+        compensate: bool = True,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> int:
+        """Ask runs to stop; return how many were not too late. See `Runs.cancel`."""
+        command = Command.of(which, filters, reason, progress)
+        return self._reached(managing.cancelling(self._app, command, compensate=compensate))
 
-    def list(self, where: RunFilter | None = None, **filters: Any) -> list[RunInfo]:
-        """Runs that match a `RunFilter`, or its fields as keywords; newest first."""
-        wanted = filter_of(where, filters)
-        return cast("list[RunInfo]", blocking(lambda: self._app.list_operation(wanted), self._app))
+    def resume(
+        self,
+        which: Which | None = None,
+        *,
+        version: str | None = None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> int:
+        """Have parked and failed runs go on where they stopped; return how many do. See `Runs.resume`."""
+        return self._reached(
+            managing.resuming(self._app, Command.of(which, filters, reason, progress), version)
+        )
+
+    def restart(
+        self,
+        which: Which | None = None,
+        *,
+        version: str | None = None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> int:
+        """Begin runs anew under their ids, from the beginning; return how many. See `Runs.restart`."""
+        return self._reached(
+            managing.restarting(self._app, Command.of(which, filters, reason, progress), version)
+        )
+
+    def fork(
+        self,
+        id: str,
+        *,
+        from_step: str | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        new_id: str | None = None,
+        version: str | None = None,
+        queue: str | None = None,
+        reason: str | None = None,
+    ) -> BlockingHandle[Any]:
+        """Start a new run with part of another's history. See `Runs.fork`."""
+        how = Forking(from_step, outputs, args, kwargs, new_id, version, queue)
+        made = blocking(lambda: _forked(self._app, id, how, reason, BlockingHandle), self._app)
+        return cast("BlockingHandle[Any]", made)
+
+    def delete(
+        self,
+        which: Which | None = None,
+        *,
+        children: bool = True,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> int:
+        """Delete runs that have ended; return how many. See `Runs.delete`."""
+        command = Command.of(which, filters, reason, progress)
+        return self._reached(managing.deleting(self._app, command, children=children))
+
+    def set_timeout(
+        self,
+        which: Which | None = None,
+        *,
+        timeout: Duration | None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> int:
+        """Give unfinished runs another deadline; return how many. See `Runs.set_timeout`."""
+        return self._reached(
+            managing.timing(self._app, Command.of(which, filters, reason, progress), timeout)
+        )
+
+    def set_output(self, id: str, step: str, value: Any, *, reason: str | None = None) -> None:
+        """Correct what a step was recorded with. See `Runs.set_output`."""
+        blocking(lambda: managing.correcting(self._app, id, step, value, reason), self._app)
+
+    def audit(self, id: str | None = None, *, limit: int = 100) -> tuple[AuditInfo, ...]:
+        """What was done to a run, or to all, newest first."""
+        found = blocking(lambda: managing.auditing(self._app, id, limit), self._app)
+        return cast("tuple[AuditInfo, ...]", found)
+
+    def _reached(self, operation: Operation) -> int:
+        return cast("int", blocking(lambda: operation, self._app))

@@ -77,6 +77,7 @@ def detail_document(detail: RunDetail) -> dict[str, Any]:
         "input": _payload(detail.input),
         "result": None if failed or detail.output is None else _payload(detail.output),
         "error": _error(detail.output) if failed and detail.output is not None else None,
+        "why": detail.info.why,
         "waits": list(detail.waits),
         "steps": [_step_document(step) for step in detail.steps],
         "workers": {str(number): name for number, name in detail.workers.items()},

@@ -53,25 +53,6 @@ def show(id: str, database: str | None, schema: str | None, form: Form) -> None:
             _draw(detail)
 
 
-def why_it_waits(detail: RunDetail) -> list[str]:
-    """What has to happen for the run to go on; empty for one that runs, or has ended."""
-    info = detail.info
-    if info.status.final:
-        return []
-    match info.status:
-        case Status.SCHEDULED:
-            return [f"until {local(info.wakes)}"]
-        case Status.QUEUED:
-            version = f" of version {info.version}" if info.version else ""
-            return [
-                f"for a worker{version} that serves queue {info.queue} and has the code of {info.workflow}"
-            ]
-        case Status.PARKED:
-            return [f"for somebody to mend it and run: perdure resume {info.id}"]
-        case _:
-            return list(detail.waits)
-
-
 def in_order(steps: Sequence[StepInfo]) -> list[StepInfo]:
     """Steps as the code was told them, and readings of the clock, which have no place among them, by time."""
     readings = deque(step for step in steps if step.group is None)
@@ -107,7 +88,8 @@ def _facts(detail: RunDetail, time: Any) -> Iterator[tuple[str, str]]:
         ("recoveries", info.recoveries or None),
         ("takeovers", info.takeovers or None),
         ("reason", info.reason),
-        *(("waits", why) for why in why_it_waits(detail)),
+        ("why", info.why),
+        *(("waits", wait) for wait in detail.waits if len(detail.waits) > 1),
         ("input", _shown(detail.input)),
         ("result", _shown(output) if output is not None and info.status is Status.SUCCEEDED else None),
         (

@@ -1,12 +1,12 @@
 """Outside of a workflow: which app, what can be done with it, and handles of runs, in both colours."""
 
+from perdure.client import managing as managing
 from perdure.client.blocking_handles import BlockingHandle
 from perdure.client.colours import blocking, on_loop, where
 from perdure.client.current import App, bound_app, check_process, current_app, open_apps
 from perdure.client.handles import Handle, started_handle
 from perdure.client.operations import (
     Operation,
-    act,
     call_to_start,
     detail,
     new_id,
@@ -23,7 +23,6 @@ __all__ = [
     "BlockingHandle",
     "Handle",
     "Operation",
-    "act",
     "blocking",
     "bound_app",
     "call_to_start",

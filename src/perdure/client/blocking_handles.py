@@ -36,9 +36,9 @@ class BlockingHandle(AnyHandle[R_co]):
         """What the run's code has been told, in order; not inside a workflow."""
         return cast("tuple[StepInfo, ...]", self._now(self._steps))
 
-    def cancel(self) -> bool:
-        """Ask the run to stop; False if it was too late for that."""
-        return cast("bool", self._now(self._cancel))
+    def cancel(self, *, compensate: bool = True, reason: str | None = None) -> bool:
+        """Ask the run to stop; False if it was too late for that. See `Handle.cancel`."""
+        return cast("bool", self._now(lambda: self._cancel(compensate, reason)))
 
     @overload
     def send(self, topic: Topic[T], payload: T, *, key: str | None = None) -> None: ...

@@ -12,6 +12,7 @@ from perdure.core.runtime import Runtime
 from perdure.errors import NoCurrentApp, PerdureError
 from perdure.models import CancelReason
 from perdure.store.database import Database
+from perdure.store.operations import Note
 
 
 class App(Protocol):
@@ -31,12 +32,12 @@ class App(Protocol):
         """The app's database."""
         ...
 
-    def cancel_runs(self, keys: Sequence[int], reason: CancelReason) -> list[int]:
+    def cancel_runs(self, keys: Sequence[int], reason: CancelReason, note: Note | None = None) -> list[int]:
         """Cancel runs; return the keys of those reached."""
         ...
 
-    def resume_runs(self, keys: Sequence[int]) -> list[int]:
-        """Resume runs; return the keys of those resumed."""
+    def changed(self) -> None:
+        """Runs were changed by hand: there may be work, and ends."""
         ...
 
     def on_its_loop(self) -> bool:

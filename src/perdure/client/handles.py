@@ -8,11 +8,12 @@ from typing import Any, Generic, TypeVar, overload
 from perdure.client.colours import on_loop
 from perdure.client.current import App
 from perdure.client.exchange import MISSING, getting, listing, reading, sending, updating
+from perdure.client.managing import Command, cancelling
 from perdure.client.operations import (
     Operation,
-    act,
     describe,
     detail,
+    explained,
     found,
     read,
     result_payload,
@@ -23,7 +24,7 @@ from perdure.client.topics import Topic, named, written
 from perdure.core.effects import Use
 from perdure.core.messages import Message
 from perdure.core.starting import Start, Started
-from perdure.models import CancelReason, Discarded, Duration, EventInfo, Item, RunInfo, Status, StepInfo
+from perdure.models import Discarded, Duration, EventInfo, Item, RunInfo, Status, StepInfo
 from perdure.serial import Payload
 
 R_co = TypeVar("R_co", covariant=True)
@@ -55,7 +56,7 @@ class AnyHandle(Generic[R_co]):
         return Status(status)
 
     def _describe(self) -> Operation:
-        return read("describe", lambda: describe(self._app, self.id))
+        return read("describe", lambda: explained(self._app, self.id))
 
     def _steps(self) -> Operation:
         return read("steps", lambda: detail(self._app, self.id).steps)
@@ -77,11 +78,9 @@ class AnyHandle(Generic[R_co]):
     def _events(self) -> Operation:
         return listing(self._app, self.id)
 
-    def _cancel(self) -> Operation:
-        def cancel() -> bool:
-            return bool(act(self._app, self.id, lambda keys: self._app.cancel_runs(keys, CancelReason.ASKED)))
-
-        return read("cancel", cancel, Payload.of(bool))
+    def _cancel(self, compensate: bool, reason: str | None) -> Operation:
+        reached = yield from cancelling(self._app, Command(self.id, reason), compensate=compensate)
+        return bool(reached)
 
 
 class Handle(AnyHandle[R_co]):
@@ -119,9 +118,15 @@ class Handle(AnyHandle[R_co]):
         """What the run's code has been told, in order; not inside a workflow."""
         return on_loop(self._steps, self._app)
 
-    def cancel(self) -> Coroutine[object, None, bool]:
-        """Ask the run to stop; False if it was too late for that."""
-        return on_loop(self._cancel, self._app)
+    def cancel(self, *, compensate: bool = True, reason: str | None = None) -> Coroutine[object, None, bool]:
+        """Ask the run to stop; False if it was too late for that.
+
+        Args:
+            compensate: let its code clean up and what undoes its steps run. False stops it at once: no more of its
+                code is run, beyond the durable call that it is in.
+            reason: for the audit.
+        """
+        return on_loop(lambda: self._cancel(compensate, reason), self._app)
 
     @overload
     def send(

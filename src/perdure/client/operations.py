@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from perdure.client.current import App
 from perdure.client.topics import written
@@ -35,6 +36,7 @@ from perdure.errors import (
 from perdure.models import Duration, Kind, RunDetail, RunFilter, RunInfo, StartOptions, Status, seconds_of
 from perdure.serial import Payload, Signature, check_text, decode_failure
 from perdure.store import runs as stored
+from perdure.store.why import why
 
 Operation = Generator[Any, Any, Any]
 
@@ -113,10 +115,17 @@ def call_to_start(
     """What to start, by name: with its signature where its code is here, as plain JSON where it is not."""
     definition = workflows.get(workflow)
     context = context_of_start(app.runtime, check_text(workflow, "name"), options.id)
-    if definition is not None:
-        definition.signature.bind(args, kwargs)
-        return Start(workflow, definition.signature.encode_call(args, kwargs), options, definition, context)
-    return Start(workflow, _unknown.encode_call(args, kwargs), options, None, context)
+    return Start(workflow, arguments_of(definition, args, kwargs), options, definition, context)
+
+
+def arguments_of(
+    definition: WorkflowDefinition | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> bytes:
+    """Arguments as they are stored: by the workflow's signature, or, where its code is not here, as plain JSON."""
+    if definition is None:
+        return _unknown.encode_call(args, kwargs)
+    definition.signature.bind(args, kwargs)
+    return definition.signature.encode_call(args, kwargs)
 
 
 def _anything(*args: Any, **kwargs: Any) -> None: ...
@@ -212,52 +221,15 @@ def describe(app: App, id: str) -> RunInfo:
     return found[0]
 
 
+def explained(app: App, id: str) -> RunInfo:
+    """One run, with why it does not go on."""
+    info = describe(app, id)
+    return replace(info, why=why(app.database, info))
+
+
 def detail(app: App, id: str) -> RunDetail:
     """One run with everything recorded of it."""
     return stored.detail(app.database, describe(app, id))
-
-
-def act(
-    app: App, which: str | Sequence[str] | RunFilter, action: Callable[[Sequence[int]], list[int]]
-) -> int:
-    """Do something to runs by id, ids or filter; return how many it reached.
-
-    Raises:
-        WorkflowNotFound: a single id was given, and no run has it.
-    """
-    where = (
-        which
-        if isinstance(which, RunFilter)
-        else RunFilter(ids=[which] if isinstance(which, str) else list(which))
-    )
-    reached = 0
-    cursor = None
-    while True:
-        page = RunFilter(
-            **{name: getattr(where, name) for name in _FIELDS} | {"limit": 1000, "cursor": cursor}
-        )
-        found = stored.list_runs(app.database, page)
-        if not found and cursor is None and isinstance(which, str):
-            raise WorkflowNotFound(f"no run has the id {which!r}")
-        if found:
-            some = action([info.key for info in found])
-            if (
-                not some
-                and isinstance(which, str)
-                and stored.key_of(app.database, which)
-                not in (
-                    None,
-                    (found[0].key, found[0].workflow),
-                )
-            ):
-                continue  # it has gone on as new meanwhile: the same for its next life
-            reached += len(some)
-        if len(found) < 1000:
-            return reached
-        cursor = found[-1].cursor
-
-
-_FIELDS: Final = tuple(name for name in RunFilter.__dataclass_fields__ if name not in ("limit", "cursor"))
 
 
 def found(app: App, id: str) -> tuple[int, str]:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 from perdure.core.branch import GoOnAsNew, Unwind
-from perdure.core.run import Run
+from perdure.core.run import Run, StoppedAtOnce
 from perdure.errors import (
     PerdureError,
     SerializationError,
@@ -40,7 +40,10 @@ def conclude(run: Run, value: Any, error: BaseException | None) -> Generator[Tic
     if run.closed or (run.fatal is None and isinstance(error, Unwind)):
         run.runtime.let_go(run)
         return
-    record = _parked(run, str(run.fatal)) if run.fatal is not None else _record(run, value, error)
+    if isinstance(run.fatal, StoppedAtOnce):
+        record: Record = _stopped(run)
+    else:
+        record = _parked(run, str(run.fatal)) if run.fatal is not None else _record(run, value, error)
     run.fatal = None
     while True:
         ticket = run.submit(record)
@@ -79,6 +82,11 @@ def _stands(run: Run, record: Record, ticket: Ticket) -> bool:
 def park(run: Run, reason: str) -> None:
     """Give a run up until somebody resumes it; its record stays as it is."""
     run.runtime.submit(Ticket(_parked(run, reason)))
+
+
+def end_unrun(run: Run) -> None:
+    """End a run that is to stop at once without running its code; its owner waits for nothing."""
+    run.runtime.submit(Ticket(_stopped(run)))
 
 
 def _record(run: Run, value: Any, error: BaseException | None) -> Record:

@@ -322,9 +322,7 @@ class LoopHost:
     def cancel(self, reason: CancelReason) -> None:
         """Tell the code to stop, as soon as the record allows; from the loop's thread."""
         run = self.run
-        if run.cancel_reason is CancelReason.NONE:
-            run.cancel_reason = reason
-        if run.closed or (run.leaving is not None and not run.leaving.done):
+        if run.hear_cancel(reason):
             return
         if run.tasks == 1 and run.gate.idle:
             if run.calling and run.cancel_due:

@@ -96,7 +96,7 @@ class Compensation(NamedTuple):
 workflows: dict[str, WorkflowDefinition] = {}
 """Every workflow of the process by its stored name: the one registry."""
 
-_others: dict[str, Definition] = {}
+steps: dict[str, Definition] = {}
 
 
 def register(definition: Definition) -> None:
@@ -105,7 +105,7 @@ def register(definition: Definition) -> None:
     Raises:
         DefinitionError: another function has the name already.
     """
-    table: dict[str, Any] = workflows if isinstance(definition, WorkflowDefinition) else _others
+    table: dict[str, Any] = workflows if isinstance(definition, WorkflowDefinition) else steps
     known = table.get(definition.name)
     if known is not None and known.place != definition.place:
         raise DefinitionError(

@@ -37,6 +37,10 @@ class Waiting(NamedTuple):
     topic: str | None = None
 
 
+class StoppedAtOnce(Exception):
+    """The reason for which the code of a run is taken off the stack: somebody wants it to end at once."""
+
+
 class Run:
     """One run in this process. `host` runs its code: on a loop or in threads."""
 
@@ -197,6 +201,17 @@ class Run:
         self.fatal = self.fatal or error
         self._close_branches()
         return Unwind()
+
+    def hear_cancel(self, reason: CancelReason) -> bool:
+        """Somebody wants it to stop; return whether its code need not be told: it ends anyway, or no more of it is run."""
+        at_once = reason is CancelReason.AT_ONCE
+        if at_once or self.cancel_reason is CancelReason.NONE:
+            self.cancel_reason = reason
+        if self.closed or (self.leaving is not None and not self.leaving.done):
+            return True
+        if at_once and not self.over:
+            self.give_up(StoppedAtOnce())
+        return at_once
 
     def _close_branches(self) -> None:
         """Whoever found out leaves the stack by itself; the other branches wait for what will not come."""

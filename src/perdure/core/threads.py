@@ -319,9 +319,7 @@ class ThreadHost:
         """Tell the code to stop at its next durable call, or in the wait where it is."""
         run = self.run
         with self._lock:
-            if run.cancel_reason is CancelReason.NONE:
-                run.cancel_reason = reason
-            if run.closed or (run.leaving is not None and not run.leaving.done):
+            if run.hear_cancel(reason):
                 return
             if run.tasks == 1 and run.gate.idle:
                 if run.cancel_due:

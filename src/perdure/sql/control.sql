@@ -16,9 +16,9 @@ insert into {schema}.ends (key, status, value) select key, 9, %(value)s::bytea f
 -- name: ask_cancel
 -- Runs whose code must be told: a waiting one is woken for it, a running one hears of it from its owner.
 update {schema}.live
-set cancel = case when cancel = 0 then %(cancel)s::smallint else cancel end,
+set cancel = case when cancel = 0 or %(cancel)s = 2 then %(cancel)s::smallint else cancel end,
     status = case when status = 3 then 3 else 2 end, ready = null
-where key = any(%(keys)s::bigint[]) and cancel <> 4
+where key = any(%(keys)s::bigint[]) and (cancel <> 4 or %(cancel)s = 2)
 returning key
 
 -- name: find_cancelled

@@ -61,12 +61,6 @@ select position, grp, ord, kind, name, failed, value, attempts, seconds, worker,
 from {schema}.steps where run = %(key)s
 order by grp nulls last, ord, position
 
--- name: list_waits
--- What one run waits for.
-select w.position, w.due, r.id as target
-from {schema}.waits w left join {schema}.runs r on r.key = w.target
-where w.run = %(key)s order by w.due nulls last
-
 -- name: input_of
 -- A run's input and, if it has ended, what it ended with.
 select r.input, e.value from {schema}.runs r left join {schema}.ends e on e.key = r.key where r.key = %(key)s

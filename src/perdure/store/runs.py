@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from perdure.models import (
-    CancelReason,
     Kind,
     RunDetail,
     RunFilter,
@@ -21,11 +21,8 @@ from perdure.models import (
 )
 from perdure.store import workers
 from perdure.store.arrays import Bigints
-from perdure.store.connection import Connection
 from perdure.store.database import Database
-
-AT_ONCE: Final = 500
-"""Runs changed in one transaction by a bulk command."""
+from perdure.store.why import described, waits_of, why
 
 
 def key_of(database: Database, id: str) -> tuple[int, str] | None:
@@ -89,55 +86,11 @@ def detail(database: Database, info: RunInfo) -> RunDetail:
             "list_steps", {"key": info.key}
         )
     )
-    waits = tuple(_wait(*row) for row in database.run("list_waits", {"key": info.key}))
+    waits = tuple(f"{wait.position}: {described(wait)}" for wait in waits_of(database, info.key))
     owners = {step.worker for step in steps} | ({info.worker} if info.worker is not None else set())
     known = workers.names(database, sorted(owners)) if owners else {}
+    info = replace(info, why=why(database, info))
     return RunDetail(info, bytes(input), bytes(output) if output is not None else None, steps, waits, known)
-
-
-def cancel(database: Database, keys: Sequence[int], reason: CancelReason, value: bytes) -> list[int]:
-    """Cancel runs; return the keys of those that were not too late. `value` is the recorded error."""
-    reached: list[int] = []
-    for some in _chunks(keys):
-        reached += database.repeat(_Cancel(database, some, reason, value))
-    return reached
-
-
-class _Cancel:
-    """One transaction that cancels; tried again, it knows the runs that its first try, which had no answer, has ended."""
-
-    def __init__(self, database: Database, keys: Sequence[int], reason: CancelReason, value: bytes) -> None:
-        self._statements, self._tries = database.statements, 0
-        self._keys = {"keys": Bigints(keys)}
-        self._unbegun = self._keys | {"value": value, "at_once": reason is CancelReason.AT_ONCE}
-        self._begun = self._keys | {"cancel": int(reason)}
-
-    def __call__(self, connection: Connection) -> list[int]:
-        self._tries += 1
-        with connection.transaction():
-            connection.execute(self._statements["lock_runs_for_cancel"], self._keys)
-            rows = connection.execute(self._statements["cancel_unbegun"], self._unbegun).fetchall()
-            rows += connection.execute(self._statements["ask_cancel"], self._begun).fetchall()
-            if self._tries > 1:
-                rows += connection.execute(self._statements["find_cancelled"], self._keys).fetchall()
-        return sorted({key for (key,) in rows})
-
-
-def resume(database: Database, keys: Sequence[int]) -> list[int]:
-    """Unpark parked runs and revive failed ones; return the keys of those."""
-    resumed: list[int] = []
-    for some in _chunks(keys):
-        batch = {"keys": Bigints(some)}
-        _, unparked, revived = database.transaction(
-            ("forget_last_failure", batch), ("unpark_runs", batch), ("revive_failed", batch)
-        )
-        resumed += [key for (key,) in (*unparked, *revived)]
-    return resumed
-
-
-def _chunks(keys: Sequence[int]) -> Iterable[list[int]]:
-    ordered = sorted(keys)
-    return (ordered[first : first + AT_ONCE] for first in range(0, len(ordered), AT_ONCE))
 
 
 def _parameters(where: RunFilter) -> dict[str, Any]:
@@ -196,10 +149,3 @@ def _info(row: tuple[Any, ...]) -> RunInfo:
         parent=parent,
         cancel_requested=bool(cancel),
     )
-
-
-def _wait(position: str, due: datetime | None, target: str | None) -> str:
-    parts = ([f"until {due:%Y-%m-%d %H:%M:%S %Z}"] if due else []) + (
-        [f"for the end of {target}"] if target else []
-    )
-    return f"{position}: {' or '.join(parts)}"

@@ -21,7 +21,7 @@ from perdure.errors import DatabaseUnavailable, WorkflowCancelled
 from perdure.models import CancelReason
 from perdure.policy import backoff
 from perdure.serial import encode_failure
-from perdure.store import runs, workers
+from perdure.store import operations, workers
 from perdure.store.batch import Batch
 from perdure.store.database import Database
 from perdure.store.pools import Pools
@@ -238,10 +238,12 @@ class Engine:
 
     # -- commands --------------------------------------------------------------------------------------
 
-    def cancel(self, keys: Sequence[int], reason: CancelReason) -> list[int]:
+    def cancel(
+        self, keys: Sequence[int], reason: CancelReason, note: operations.Note | None = None
+    ) -> list[int]:
         """Cancel runs; return the keys of those that were not too late."""
         value = encode_failure(WorkflowCancelled("the run was cancelled before it began"))
-        reached = runs.cancel(self.database, keys, reason, value)
+        reached = operations.cancel(self.database, keys, reason, value, note)
         if reached:
             self.hints.cancel()
             self.hints.ended()
@@ -249,12 +251,10 @@ class Engine:
                 self.executor.cancel(key, reason)
         return reached
 
-    def resume(self, keys: Sequence[int]) -> list[int]:
-        """Have parked and failed runs go on."""
-        resumed = runs.resume(self.database, keys)
-        if resumed:
-            self.hints.work()
-        return resumed
+    def changed(self) -> None:
+        """Somebody has changed runs: there may be work, and ends."""
+        self.hints.work()
+        self.hints.ended()
 
 
 def worker_name() -> str:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextvars import Context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from perdure.core.gate import CANCEL_POSITION, Recorded
 from perdure.core.loop import LoopHost
@@ -20,6 +20,12 @@ from perdure.store.claims import ClaimedRun
 if TYPE_CHECKING:
     from perdure.worker.engine import Engine
     from perdure.worker.incarnation import Incarnation
+
+
+_LESS_THAN: Final = dict.fromkeys(CancelReason, ()) | {
+    CancelReason.AT_ONCE: (CancelReason.ASKED, CancelReason.OUT_OF_TIME)
+}
+"""A run that was told to stop can still be stopped at once; anything else is told once."""
 
 
 class Executor:
@@ -149,7 +155,7 @@ class Executor:
         """Tell the code of a run to stop."""
         run = self._runs.get(key)
         host = run.host if run is not None else None
-        if run is None or host is None or run.cancel_reason is not CancelReason.NONE:
+        if run is None or host is None or run.cancel_reason not in (CancelReason.NONE, *_LESS_THAN[reason]):
             return
         if run.definition.colour:
             self._engine.loops.call_soon(lambda: host.cancel(reason))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from perdure.core.ending import park
+from perdure.core.ending import end_unrun, park
 from perdure.core.registry import workflows
 from perdure.core.run import Run
-from perdure.models import DEFAULT_QUEUE
+from perdure.models import DEFAULT_QUEUE, CancelReason
 from perdure.policy import given_up
 from perdure.store import claims
 from perdure.store.claims import ClaimedRun, Poll
@@ -113,6 +113,11 @@ class Producer(Service):
 
     def _begin(self, incarnation: Incarnation, claimed: ClaimedRun) -> None:
         definition = workflows[claimed.workflow]
+        if claimed.cancel is CancelReason.AT_ONCE:
+            end_unrun(
+                Run(incarnation, definition, claimed.key, claimed.id, claimed.input, claim=claimed.claim)
+            )
+            return
         if given_up(claimed.recoveries, definition.max_recoveries):
             run = Run(incarnation, definition, claimed.key, claimed.id, claimed.input, claim=claimed.claim)
             reason = (

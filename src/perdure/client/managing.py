@@ -1,0 +1,271 @@
+"""What people do to runs: by id, ids or filter, some hundred at a time, each time noted in `audit`.
+
+Every verb is one operation for both colours. Inside a workflow it is a recorded step, as everything is there.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from perdure.client.current import App
+from perdure.client.operations import Operation, arguments_of, describe, read
+from perdure.core.branch import current
+from perdure.core.registry import steps, workflows
+from perdure.errors import PerdureError, WorkflowConflict
+from perdure.models import CancelReason, Duration, RunFilter, RunInfo, seconds_of
+from perdure.serial import Payload, check_size, check_text
+from perdure.store import operations
+from perdure.store import runs as stored
+
+AT_ONCE: Final = 500
+"""Runs changed in one transaction."""
+Which = str | Sequence[str] | RunFilter
+"""One id, several, or a filter."""
+Progress = Callable[[int], None]
+_COUNT: Final = Payload.of(int)
+_ANYTHING: Final = Payload.of(Any)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Which runs something is done to, why, and who wants to hear how far it is."""
+
+    which: Which
+    reason: str | None = None
+    progress: Progress | None = None
+
+    @classmethod
+    def of(
+        cls, which: Which | None, filters: Mapping[str, Any], reason: str | None, progress: Progress | None
+    ) -> Command:
+        """The command for ids or a filter, or the fields of one as keywords.
+
+        Raises:
+            TypeError: both, or neither: all runs are meant by an empty `RunFilter()`.
+        """
+        if (which is None) == (not filters):
+            raise TypeError(
+                "say which runs: an id, ids, a RunFilter or its fields as keywords; RunFilter() is all"
+            )
+        return cls(RunFilter(**filters) if which is None else which, reason, progress)
+
+
+def note_of(app: App, reason: str | None) -> operations.Note:
+    """What `audit` is to say: the run that does it, or who is logged in and the app's name."""
+    branch = current.get()
+    who = f"{_login()} ({app.name})" if branch is None else f"run {branch.run.id}"
+    return operations.Note(who, None if reason is None else check_text(reason, "reason="))
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        return "unknown"
+
+
+def pages(app: App, which: Which) -> Iterator[list[RunInfo]]:
+    """The runs meant, some hundred at a time.
+
+    Raises:
+        WorkflowNotFound: a single id was given, and no run has it.
+    """
+    if isinstance(which, str):
+        yield [describe(app, which)]
+        return
+    where = which if isinstance(which, RunFilter) else RunFilter(ids=list(which))
+    cursor = where.cursor
+    while found := stored.list_runs(app.database, replace(where, limit=AT_ONCE, cursor=cursor)):
+        yield found
+        if len(found) < AT_ONCE:
+            return
+        cursor = found[-1].cursor
+
+
+def bulk(app: App, command: Command, action: Callable[[list[RunInfo]], list[int]]) -> int:
+    """Do something to runs; return how many it reached."""
+    reached = 0
+    for found in pages(app, command.which):
+        some, runs = action(found), found
+        while not some and isinstance(command.which, str):
+            latest = describe(app, command.which)
+            if latest.key == runs[0].key:
+                break
+            runs = [latest]  # it has gone on as new meanwhile: the same for its next life
+            some = action(runs)
+        reached += len(some)
+        if command.progress is not None:
+            command.progress(reached)
+    return reached
+
+
+def _keys(runs: Sequence[RunInfo]) -> list[int]:
+    return [run.key for run in runs]
+
+
+def cancelling(app: App, command: Command, *, compensate: bool) -> Operation:
+    """Ask runs to stop."""
+    reason = CancelReason.ASKED if compensate else CancelReason.AT_ONCE
+    note = note_of(app, command.reason)
+    work: Any = lambda runs: app.cancel_runs(_keys(runs), reason, note)  # noqa: E731
+    return read("runs.cancel", lambda: bulk(app, command, work), _COUNT)
+
+
+def resuming(app: App, command: Command, version: str | None) -> Operation:
+    """Have parked and failed runs go on."""
+    note = note_of(app, command.reason)
+    return _changing(
+        app, "resume", command, lambda runs: operations.resume(app.database, _keys(runs), note, version)
+    )
+
+
+def restarting(app: App, command: Command, version: str | None) -> Operation:
+    """Begin runs anew under their ids."""
+    note = note_of(app, command.reason)
+
+    def restart(runs: list[RunInfo]) -> list[int]:
+        news = {run.key: (app.runtime.new_key(), _timeout_of(run)) for run in runs}
+        return operations.restart(app.database, news, note, version)
+
+    return _changing(app, "restart", command, restart)
+
+
+def timing(app: App, command: Command, timeout: Duration | None) -> Operation:
+    """Give unfinished runs another deadline."""
+    note = note_of(app, command.reason)
+    seconds = None if timeout is None else seconds_of(timeout, "timeout=")
+    return _changing(
+        app,
+        "set_timeout",
+        command,
+        lambda runs: operations.set_deadlines(app.database, _keys(runs), note, seconds),
+    )
+
+
+def deleting(app: App, command: Command, *, children: bool) -> Operation:
+    """Delete runs that have ended."""
+    note = note_of(app, command.reason)
+    return _changing(
+        app,
+        "delete",
+        command,
+        lambda runs: operations.delete(app.database, _keys(runs), note, children=children),
+    )
+
+
+def _changing(
+    app: App, verb: str, command: Command, action: Callable[[list[RunInfo]], list[int]]
+) -> Operation:
+    def work() -> int:
+        reached = bulk(app, command, action)
+        if reached:
+            app.changed()
+        return reached
+
+    return read(f"runs.{verb}", work, _COUNT)
+
+
+def _timeout_of(run: RunInfo) -> float | None:
+    definition = workflows.get(run.workflow)
+    return None if definition is None else definition.timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Forking:
+    """How a fork is to differ from what it is forked from."""
+
+    from_step: str | None = None
+    outputs: Mapping[str, Any] | None = None
+    args: Sequence[Any] | None = None
+    kwargs: Mapping[str, Any] | None = None
+    new_id: str | None = None
+    version: str | None = None
+    queue: str | None = None
+
+
+def forking(app: App, id: str, how: Forking, reason: str | None) -> Operation:
+    """Fork a run; the operation returns the new run's id."""
+    note = note_of(app, reason)
+    if how.outputs and how.from_step is None:
+        raise ValueError("outputs= are for steps that the fork keeps: say from_step=")
+    if how.new_id is not None:
+        check_text(how.new_id, "new_id=")
+
+    def work() -> str:
+        origin = describe(app, id)
+        key = app.runtime.new_key()
+        what = operations.Fork(
+            origin.key,
+            key,
+            how.new_id or f"{id[:400]}/fork-{key:x}",
+            None if how.from_step is None else _cut(app, origin, how.from_step),
+            {} if not how.outputs else _outputs(app, origin, how.outputs),
+            _input(origin, how),
+            _timeout_of(origin),
+            how.queue,
+            how.version,
+        )
+        try:
+            made = operations.fork(app.database, what, note)
+        except operations.Unkept as unkept:
+            raise ValueError(
+                f"outputs= are for steps that the fork keeps, which it does not: {unkept}"
+            ) from None
+        if not made:
+            raise WorkflowConflict(f"there is a run with the id {what.id!r} already")
+        app.changed()
+        return what.id
+
+    return read("runs.fork", work, Payload.of(str))
+
+
+def _cut(app: App, run: RunInfo, step: str) -> operations.Cut:
+    cut = operations.find_cut(app.database, run.key, step)
+    if cut is None:
+        raise PerdureError(
+            f"run {run.id} has no step {step!r}: give its position or its name, as `steps()` has them"
+        )
+    return cut
+
+
+def _input(run: RunInfo, how: Forking) -> bytes | None:
+    """Other arguments, checked against the workflow's signature where its code is here."""
+    if how.args is None and how.kwargs is None:
+        return None
+    return arguments_of(workflows.get(run.workflow), how.args or (), how.kwargs or {})
+
+
+def _outputs(app: App, run: RunInfo, outputs: Mapping[str, Any]) -> dict[str, bytes]:
+    """Other results by position."""
+    cuts = {step: _cut(app, run, step) for step in outputs}
+    return {cuts[step].position: _stored(cuts[step], value) for step, value in outputs.items()}
+
+
+def _stored(cut: operations.Cut, value: Any) -> bytes:
+    """A result as the step would have it recorded, where its code is here."""
+    definition = steps.get(cut.name)
+    payload = _ANYTHING if definition is None else definition.signature.result
+    return check_size(payload.encode(value), what="the output")
+
+
+def correcting(app: App, id: str, step: str, value: Any, reason: str | None) -> Operation:
+    """Correct what a step was recorded with."""
+    note = note_of(app, reason)
+
+    def work() -> None:
+        run = describe(app, id)
+        cut = _cut(app, run, step)
+        try:
+            operations.set_output(app.database, run.key, cut.position, _stored(cut, value), note)
+        except operations.Uncorrectable as why:
+            raise PerdureError(f"the output of {step!r} of run {id} cannot be set: {why}") from None
+
+    return read("runs.set_output", work, Payload.of(None))
+
+
+def auditing(app: App, id: str | None, limit: int) -> Operation:
+    """What was done to runs."""
+    return read("runs.audit", lambda: tuple(operations.list_audit(app.database, id, limit)))

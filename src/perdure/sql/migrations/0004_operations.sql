@@ -1,0 +1,17 @@
+-- What people do to runs: who did what to which run, when and why; and which run another was forked from.
+
+create table {schema}.audit (
+    number bigint generated always as identity primary key,
+    at     timestamptz not null default {schema}.clock(),
+    who    text not null,
+    verb   text not null,
+    run    bigint not null,
+    id     text not null,
+    reason text,
+    detail jsonb
+);
+create index audit_run on {schema}.audit (run);
+create index audit_at on {schema}.audit (at);
+
+-- The run whose history this one began with.
+alter table {schema}.runs add column forked bigint;

@@ -1,0 +1,182 @@
+-- What people do to runs that were started long ago: each command is one transaction for some runs at a time, locks
+-- what it decides on first, and leaves a row in `audit`.
+
+-- name: audit
+-- Note what was done to runs, by whom and why, in the transaction that does it.
+insert into {schema}.audit (who, verb, run, id, reason, detail)
+select %(who)s, %(verb)s, r.key, r.id, %(reason)s, %(detail)s::jsonb
+from {schema}.runs r where r.key = any(%(keys)s::bigint[])
+
+-- name: list_audit
+-- What was done to runs, newest first, of one id or of all.
+select at, who, verb, id, reason, detail from {schema}.audit
+where (%(id)s::text is null or run in (select key from {schema}.runs where id = %(id)s::text) or id = %(id)s::text)
+order by number desc limit %(limit)s
+
+-- name: set_deadlines
+-- Give unfinished runs another deadline, so many seconds from now, or none.
+update {schema}.live set deadline = {schema}.clock() + %(seconds)s::double precision * interval '1 second'
+where key = any(%(keys)s::bigint[]) returning key
+
+-- name: lock_ends
+-- Lock the ends of runs: whoever revives, restarts or deletes them meanwhile comes after.
+select key from {schema}.ends where key = any(%(keys)s::bigint[]) order by key for update
+
+-- name: set_versions
+-- Have unfinished runs go on with another version of the code.
+update {schema}.live set version = %(version)s where key = any(%(keys)s::bigint[]) and status <> 3
+
+-- name: restart_runs
+-- Give runs that have ended, or that nobody runs, a new life under their id, from the beginning. What the old one has
+-- recorded stays, under its key; one that had not ended ends now, as one that goes on under the new key.
+with t as materialized (
+    select * from unnest(%(keys)s::bigint[], %(next)s::bigint[], %(timeout)s::double precision[])
+         as t (key, next, timeout)),
+gone as (
+    delete from {schema}.live l using t where l.key = t.key and l.status <> 3
+    returning l.key, l.queue, l.priority, l.deadline),
+past as (
+    update {schema}.runs r set superseded = true from t
+    where r.key = t.key and not r.superseded
+      and (exists (select 1 from {schema}.ends e where e.key = r.key) or r.key in (select key from gone))
+    returning r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.version, r.tags, r.context, r.created),
+archived as (
+    insert into {schema}.ends (key, status, value)
+    select gone.key, 10, convert_to(t.next::text, 'UTF8') from gone join t using (key)),
+born as (
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, context)
+    select t.next, p.id, p.workflow, p.input, p.parent, p.position, p.queue, coalesce(%(version)s, p.version), p.tags,
+           p.context
+    from past p join t using (key)
+    returning key)
+insert into {schema}.live (key, workflow, status, queue, priority, arrival, deadline, version)
+select t.next, p.workflow, 2, coalesce(gone.queue, p.queue, 'default'), coalesce(gone.priority, 0),
+       nextval('{schema}.arrivals'),
+       {schema}.clock() + coalesce(gone.deadline - p.created, t.timeout * interval '1 second'),
+       coalesce(%(version)s, p.version)
+from past p join t using (key) join born on born.key = t.next left join gone on gone.key = p.key
+returning key
+
+-- name: keys_of_runs
+-- Which of these runs are there: after a lost answer, the new ones that the first try made.
+select key from {schema}.runs where key = any(%(keys)s::bigint[])
+
+-- name: copy_messages
+-- A new life is told again what the old one was told; numbers stay, so that steps that are kept name the same ones.
+insert into {schema}.messages (run, topic, seq, key, value, sent)
+select t.next, m.topic, m.seq, m.key, m.value, m.sent
+from unnest(%(keys)s::bigint[], %(next)s::bigint[]) as t (key, next)
+join {schema}.messages m on m.run = t.key
+where exists (select 1 from {schema}.live l where l.key = t.next)
+
+-- name: lock_origin
+-- Keep a run from being deleted while it is copied.
+select key from {schema}.runs where key = %(key)s for key share
+
+-- name: find_cut
+-- Where a history is to be cut: the group and the time of the step, of which the latest counts if only its name is given.
+select position, name, grp, recorded from {schema}.steps
+where run = %(key)s and (position = %(step)s or (name = %(step)s and not exists (
+    select 1 from {schema}.steps s where s.run = %(key)s and s.position = %(step)s)))
+order by grp desc nulls last limit 1
+
+-- name: fork_run
+-- A new run with the input, tags and context of another, queued.
+with born as (
+    insert into {schema}.runs (key, id, workflow, input, queue, version, tags, context, forked)
+    select %(next)s::bigint, %(id)s, r.workflow, coalesce(%(input)s::bytea, r.input), coalesce(%(queue)s, r.queue),
+           coalesce(%(version)s, r.version), r.tags, r.context, r.key
+    from {schema}.runs r where r.key = %(key)s
+    on conflict do nothing
+    returning key, workflow, queue, version)
+insert into {schema}.live (key, workflow, status, queue, arrival, begun, deadline, version)
+select key, workflow, 2, coalesce(queue, 'default'), nextval('{schema}.arrivals'), true,
+       {schema}.clock() + %(timeout)s::double precision * interval '1 second', version
+from born
+returning key
+
+-- name: fork_steps
+-- The part of a history that a fork keeps: groups before the cut, and clock readings (which have no group) made before
+-- it, in the branch of the step that is cut by their number, in others by time. Values may be edited.
+insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker, recorded, message)
+select %(next)s::bigint, s.position, s.grp, s.ord, s.kind, s.name, s.failed and t.value is null,
+       coalesce(t.value, s.value), s.attempts, s.seconds, s.worker, s.recorded, s.message
+from {schema}.steps s
+left join unnest(%(edited)s::text[], %(values)s::bytea[]) as t (position, value) on t.position = s.position
+where s.run = %(key)s
+  and case when s.grp is not null then s.grp < %(grp)s::integer
+           when substring(s.position from '^(.*?)[0-9]+$') = substring(%(position)s from '^(.*?)[0-9]+$')
+           then substring(s.position from '[0-9]+$')::integer < substring(%(position)s from '[0-9]+$')::integer
+           else s.recorded < %(recorded)s::timestamptz end
+returning position
+
+-- name: fork_events
+-- Events that the kept part had set: they are numbered by group.
+insert into {schema}.events (run, key, seq, failed, value, recorded)
+select %(next)s::bigint, key, seq, failed, value, recorded from {schema}.events
+where run = %(key)s and seq < %(grp)s::bigint << 20
+
+-- name: fork_streams
+-- Rows of streams up to the first that the kept part did not write.
+insert into {schema}.streams (run, key, place, kind, value, position)
+select %(next)s::bigint, s.key, s.place, s.kind, s.value, s.position
+from {schema}.streams s
+where s.run = %(key)s
+  and s.place < coalesce(
+      (select min(x.place) from {schema}.streams x
+       where x.run = s.run and x.key = s.key
+         and not exists (select 1 from {schema}.steps k where k.run = %(next)s::bigint and k.position = x.position)),
+      s.place + 1)
+
+-- name: find_doomed
+-- The trees of runs that are to be deleted, with every life under their ids: of each member whether it has ended, and
+-- whether it is the child of a run outside that has not, which would wait for it.
+with recursive lives (root, key, id, parent) as (
+    select r.key, o.key, o.id, o.parent
+    from {schema}.runs r join {schema}.runs o on o.id = r.id
+    where r.key = any(%(keys)s::bigint[])),
+tree (root, key, parent, depth) as (
+    select root, key, parent, 0 from lives
+    union all
+    select t.root, c.key, c.parent, t.depth + 1
+    from tree t join {schema}.runs c on c.parent = t.key where %(children)s)
+select t.root, t.key, exists (select 1 from {schema}.live l where l.key = t.key) as lives,
+       t.depth = 0 and exists (select 1 from {schema}.live l where l.key = t.parent) as needed
+from tree t
+
+-- name: delete_runs
+-- Delete runs that have ended, with all that is recorded of them.
+with doomed as materialized (
+    select key from {schema}.ends where key = any(%(keys)s::bigint[])
+      and not exists (select 1 from {schema}.live l where l.key = ends.key)),
+a as (delete from {schema}.steps where run in (select key from doomed)),
+b as (delete from {schema}.messages where run in (select key from doomed)),
+c as (delete from {schema}.events where run in (select key from doomed)),
+d as (delete from {schema}.streams where run in (select key from doomed)),
+e as (delete from {schema}.waits where run in (select key from doomed)),
+f as (delete from {schema}.intents where run in (select key from doomed)),
+g as (delete from {schema}.takeovers where run in (select key from doomed)),
+h as (delete from {schema}.ends where key in (select key from doomed))
+delete from {schema}.runs where key in (select key from doomed) returning key
+
+-- name: lock_run
+-- Lock one unfinished run, to see how it stands.
+select status from {schema}.live where key = %(key)s for no key update
+
+-- name: find_step
+-- One recorded step, to be corrected.
+select kind, name, failed, value from {schema}.steps where run = %(key)s and position = %(position)s for no key update
+
+-- name: set_output
+-- Put another result in the place of what a step was recorded with.
+update {schema}.steps set failed = false, value = %(value)s::bytea where run = %(key)s and position = %(position)s
+
+-- name: why_waits
+-- What unfinished runs wait for, in the order in which they began to.
+select w.run, w.position, w.due, r.id as target, w.topic
+from {schema}.waits w left join {schema}.runs r on r.key = w.target
+where w.run = any(%(keys)s::bigint[]) order by w.due nulls last
+
+-- name: why_workers
+-- Which workers live, what they serve, and of which version they are.
+select id, name, queues, version, expires >= {schema}.clock() as lives from {schema}.workers

@@ -1,0 +1,112 @@
+"""Why a run does not go on, in one line: what an operator asks first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from perdure.models import RunInfo, Status
+from perdure.policy import SUSPECT_AFTER
+from perdure.store.arrays import Bigints
+from perdure.store.database import Database
+
+UPDATE, ANSWER = "!update/", "!answer/"
+SHOWN = 3
+"""Waits that are named; of the others their number."""
+
+
+class Worker(NamedTuple):
+    """A worker that is registered: whether its lease holds, and what it takes."""
+
+    id: int
+    name: str
+    queues: Sequence[str]
+    version: str | None
+    lives: bool
+
+
+class Wait(NamedTuple):
+    """What a call of a run waits for."""
+
+    position: str
+    due: datetime | None
+    target: str | None
+    topic: str | None
+
+
+def why(database: Database, run: RunInfo) -> str | None:
+    """What has to happen for a run to go on, in one line; None for one that has ended."""
+    if run.status.final:
+        return None
+    if run.status is Status.SCHEDULED:
+        return f"begins at {_time(run.wakes)}"
+    if run.status is Status.PARKED:
+        return f"parked: {run.reason or 'no reason given'}"
+    workers = [Worker(*row) for row in database.run("why_workers")]
+    if run.worker is not None:
+        return _owned(run, workers)
+    if run.status is Status.WAITING:
+        return waiting(waits_of(database, run.key))
+    return _queued(run, [worker for worker in workers if worker.lives])
+
+
+def waits_of(database: Database, key: int) -> list[Wait]:
+    """What one run waits for, the soonest first."""
+    return [Wait(*row[1:]) for row in database.run("why_waits", {"keys": Bigints([key])})]
+
+
+def waiting(waits: Sequence[Wait]) -> str:
+    """Several waits in one line."""
+    told = list(dict.fromkeys(map(described, waits)))
+    more = f", and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return " or ".join(told[:SHOWN]) + more or "waits"
+
+
+def described(wait: Wait) -> str:
+    """One wait in words."""
+    until = f" (until {_time(wait.due)})" if wait.due is not None else ""
+    if wait.target is not None and wait.topic is not None:
+        what = "the answer to an update" if wait.topic.startswith(ANSWER) else f"event {wait.topic!r}"
+        return f"waits for {what} of run {wait.target}{until}"
+    if wait.target is not None:
+        return f"waits for the end of run {wait.target}{until}"
+    if wait.topic is not None and wait.topic.startswith(UPDATE):
+        return f"waits for an update {wait.topic.removeprefix(UPDATE)!r}{until}"
+    if wait.topic is not None:
+        return f"waits for a message on topic {wait.topic!r}{until}"
+    return f"asleep until {_time(wait.due)}"
+
+
+def _owned(run: RunInfo, workers: Sequence[Worker]) -> str:
+    what = "was told to stop; runs" if run.cancel_requested else "runs"
+    for worker in workers:
+        if worker.id == run.worker:
+            if worker.lives:
+                return f"{what} on worker {worker.id} ({worker.name})"
+            return f"its worker {worker.id} ({worker.name}) has not been heard of for its lease; others take it over"
+    return f"its worker {run.worker} is dead; the next worker that looks takes it over"
+
+
+def _queued(run: RunInfo, workers: Sequence[Worker]) -> str:
+    serving = [worker for worker in workers if run.queue in worker.queues]
+    fitting = [
+        worker for worker in serving if None in (run.version, worker.version) or worker.version == run.version
+    ]
+    if not workers:
+        return "waits for a worker: none is alive"
+    if not serving:
+        return f"waits for a worker that serves queue {run.queue!r}: none does"
+    if not fitting:
+        there = ", ".join(sorted({str(worker.version) for worker in serving}))
+        return f"waits for a worker of version {run.version!r} (or one that accepts it); alive are {there}"
+    if run.recoveries >= SUSPECT_AFTER:
+        return (
+            f"is suspected of killing its workers ({run.recoveries} died while it ran): it is run alone, when a worker "
+            "has time for that"
+        )
+    return f"waits for a free place in a worker that serves queue {run.queue!r} and has the code of {run.workflow}"
+
+
+def _time(moment: Any) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S %Z}" if moment is not None else "?"
