@@ -219,6 +219,23 @@ class VersionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayInfo:
+    """What a replay of a run's history with today's code has found.
+
+    Attributes:
+        id: of the run.
+        workflow: stored name of its workflow.
+        agrees: whether the code can go on with the run; False where it diverges from the record, or is not here.
+        text: what was found, in one line: how far they agree, or where they part first.
+    """
+
+    id: str
+    workflow: str
+    agrees: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditInfo:
     """Something that was done to a run: when, by whom, what, and why; `detail` says with which arguments."""
 

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from perdure import client
 from perdure.app.settings import at_least_one, setting, truth
-from perdure.client import Operation, read
+from perdure.client import Operation, read, replaying
+from perdure.client.managing import Command
 from perdure.core.branch import current
 from perdure.core.middleware import Middleware
 from perdure.core.runtime import Runtime
@@ -215,6 +216,12 @@ class BaseApp:
     def get_operation(self, id: str) -> Operation:
         """The operation that describes one run."""
         return read("runs.get", lambda: client.detail(self, id))
+
+    def replay_operation(self, command: Command, within: float) -> Operation:
+        """The operation that replays runs."""
+        settings = self._settings
+        given = replaying.Settings(settings.exceptions, settings.middleware, settings.instances, within)
+        return replaying.replaying(self, command, given)
 
 
 def filter_of(where: RunFilter | None, filters: Mapping[str, Any]) -> RunFilter:

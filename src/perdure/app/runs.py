@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from perdure.app.base import filter_of
 from perdure.client import BlockingHandle, Handle, Operation, blocking, managing, on_loop
 from perdure.client.managing import Command, Forking, Progress, Which
-from perdure.models import AuditInfo, Duration, RunDetail, RunFilter, RunInfo
+from perdure.models import AuditInfo, Duration, ReplayInfo, RunDetail, RunFilter, RunInfo, seconds_of
 from perdure.serial import Payload
 
 if TYPE_CHECKING:
@@ -209,6 +209,32 @@ class Runs:
         command = Command.of(which, filters, reason, progress)
         return on_loop(lambda: managing.timing(self._app, command, timeout), self._app)
 
+    def replay(
+        self,
+        which: Which | None = None,
+        *,
+        within: Duration = 10.0,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> Coroutine[object, None, tuple[ReplayInfo, ...]]:
+        """Run today's code over the histories of runs, and tell of each whether they agree: the gate before a deploy.
+
+        Nothing is written, no body of a step is run, and the runs are not disturbed: the code is stopped where the record
+        ends, where it leaves the record, or where it ends.
+
+        Args:
+            which: id, ids or filter.
+            within: seconds for each run, after which code that waits for something else is given up.
+            progress: called with the number replayed so far.
+            filters: fields of a `RunFilter`, instead of `which`.
+
+        Example:
+            bad = [found for found in await app.runs.replay(status=["waiting", "queued"]) if not found.agrees]
+        """
+        command = Command.of(which, filters, None, progress)
+        seconds = seconds_of(within, "within=")
+        return on_loop(lambda: self._app.replay_operation(command, seconds), self._app)
+
     def set_output(
         self, id: str, step: str, value: Any, *, reason: str | None = None
     ) -> Coroutine[object, None, None]:
@@ -339,6 +365,20 @@ class BlockingRuns:
         return self._reached(
             managing.timing(self._app, Command.of(which, filters, reason, progress), timeout)
         )
+
+    def replay(
+        self,
+        which: Which | None = None,
+        *,
+        within: Duration = 10.0,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> tuple[ReplayInfo, ...]:
+        """Run today's code over the histories of runs, and tell whether they agree. See `Runs.replay`."""
+        command = Command.of(which, filters, None, progress)
+        seconds = seconds_of(within, "within=")
+        found = blocking(lambda: self._app.replay_operation(command, seconds), self._app)
+        return cast("tuple[ReplayInfo, ...]", found)
 
     def set_output(self, id: str, step: str, value: Any, *, reason: str | None = None) -> None:
         """Correct what a step was recorded with. See `Runs.set_output`."""

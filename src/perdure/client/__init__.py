@@ -1,6 +1,7 @@
 """Outside of a workflow: which app, what can be done with it, and handles of runs, in both colours."""
 
 from perdure.client import managing as managing
+from perdure.client import replaying as replaying
 from perdure.client.blocking_handles import BlockingHandle
 from perdure.client.colours import blocking, on_loop, where
 from perdure.client.current import App, bound_app, check_process, current_app, open_apps

@@ -50,7 +50,8 @@ class Branch:
     def random(self) -> random.Random:
         """Randomness that is the same on every replay."""
         if self._random is None:
-            self._random = random.Random(f"{self.run.runtime.realm}/{self.run.key}/{self.path}")
+            seed = self.run.seed or f"{self.run.runtime.realm}/{self.run.key}"
+            self._random = random.Random(f"{seed}/{self.path}")
         return self._random
 
     def uuid4(self) -> uuid.UUID:

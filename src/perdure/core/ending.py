@@ -90,11 +90,14 @@ def end_unrun(run: Run) -> None:
 
 
 def _record(run: Run, value: Any, error: BaseException | None) -> Record:
-    if (error is None or isinstance(error, GoOnAsNew)) and (left := run.gate.left_over()) is not None:
+    if not run.cancel_told and (left := run.gate.left_over()) is not None and _by_itself(error):
+        did = "returned" if error is None else f"ended with {error!r}"
+        if isinstance(error, GoOnAsNew):
+            did = "went on as new"
         return _parked(
             run,
-            f"the workflow {'returned' if error is None else 'went on as new'}, but the record goes on with {left.name!r} at position {left.position}: its "
-            "code has changed since. Run the code that began this run, then resume it",
+            f"the workflow {did}, but the record goes on with {left.name!r} at position {left.position}: its code has "
+            "changed since. Run the code that began this run, then resume it",
         )
     if isinstance(error, Interrupted):
         return HandOver(run.key, run.claim)  # also where it was told to stop: it has not done so yet
@@ -112,6 +115,11 @@ def _record(run: Run, value: Any, error: BaseException | None) -> Record:
     if isinstance(error, GoOnAsNew):
         return ContinueRecord(run.key, run.runtime.new_key(), error.input, waited=run.waited)
     return _failed(run, error)
+
+
+def _by_itself(error: BaseException | None) -> bool:
+    """Whether the code came to this end, and was not taken to it from outside."""
+    return error is None or isinstance(error, GoOnAsNew | Exception)
 
 
 def _failed(run: Run, error: BaseException) -> EndRecord:
@@ -133,7 +141,8 @@ def _end(run: Run, status: Status, error: BaseException, *, regardless: bool) ->
 
 
 def _parked(run: Run, reason: str) -> Park:
-    logger.error("run %s (%s) is parked: %s", run.id, run.definition.name, reason)
+    if run.frontier is None:  # a replay that only looks parks nothing
+        logger.error("run %s (%s) is parked: %s", run.id, run.definition.name, reason)
     run.parked_reason = reason
     return Park(run.key, storable_text(reason)[:10_000], run.claim)
 

@@ -38,6 +38,14 @@ class Recorded:
     message: int | None = None
 
 
+def recorded_rows(rows: Iterable[tuple[Any, ...]]) -> list[Recorded]:
+    """Rows as the store reads them: position, group, order, kind, name, failed, value, attempts, message."""
+    return [
+        Recorded(position, group, order or 0, kind, name, failed, bytes(value), attempts, message)
+        for position, group, order, kind, name, failed, value, attempts, message in rows
+    ]
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """A durable call of the code that waits for its answer.
@@ -293,7 +301,8 @@ class Gate:
 
     def left_over(self) -> Recorded | None:
         """The first thing recorded that the code has never asked for."""
-        return self._groups[0][0] if self._groups else None
+        left = (record for group in self._groups for record in group)
+        return next((record for record in left if record.position not in self._withdrawn), None)
 
     def parked_calls(self) -> list[Call]:
         """Every call that waits, once, for an error text or to end them all."""

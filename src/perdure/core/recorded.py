@@ -43,6 +43,7 @@ def recorded(
     position = branch.next_position()
     if run.unreached:
         run.unreached.discard(position)
+    produce = run.frontier or produce
     call = Call(position, kind, name, produce)
     if not run.alone:
         answer = yield AtGate(call)

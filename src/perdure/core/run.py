@@ -56,6 +56,7 @@ class Run:
         "context",
         "definition",
         "fatal",
+        "frontier",
         "gate",
         "has_children",
         "host",
@@ -75,6 +76,7 @@ class Run:
         "progress",
         "root",
         "runtime",
+        "seed",
         "shields",
         "streams",
         "tasks",
@@ -133,6 +135,10 @@ class Run:
         self.cancel_told = False
         self.context: Mapping[str, Any] = {}
         """What travels with the run, for middleware."""
+        self.seed: str | None = None
+        """What its randomness is seeded with, where that is not its own key."""
+        self.frontier: Callable[[Call], Generator[Any, Any, Told]] | None = None
+        """What is done where the record ends, in a replay that only looks whether the code still fits."""
         self.has_children = False
         """It has started runs that are to end with it."""
         self.waits_for: list[tuple[int, str]] = []

@@ -47,7 +47,7 @@ select {schema}.clock() as now, (select count(*) from woken) as woken,
         from {schema}.live x where x.status in (1, 4)) as next_due,
        (select array_agg(x.key || ':' || x.cancel) from {schema}.live x
         where x.worker = %(worker)s::bigint and x.cancel between 1 and 3) as cancels,
-       c.key, c.begun, c.workflow, c.recoveries, c.cancel, c.claims, r.id, r.input, r.context,
+       c.key, c.begun, c.workflow, c.recoveries, c.cancel, c.claims, r.id, r.input, r.context, r.seed,
        extract(epoch from c.remaining)::double precision as remaining
 from (select 1) as always (one)
 left join claimed c on true
@@ -56,6 +56,15 @@ left join {schema}.runs r on r.key = c.key
 -- name: owned_runs
 -- What this worker owns, by the database: after a claim whose answer was lost.
 select key from {schema}.live where worker = %(worker)s and status = 3
+
+-- name: look_at_runs
+-- Runs to be looked at, not claimed: what a claim would tell of them, and how they ended.
+select r.key, r.id, r.workflow, r.input, coalesce(l.begun, true) as begun, coalesce(l.recoveries, 0) as recoveries,
+       coalesce(l.cancel, 0) as cancel, coalesce(l.claims, 0) as claims, r.context, r.seed, e.status
+from {schema}.runs r
+left join {schema}.live l on l.key = r.key
+left join {schema}.ends e on e.key = r.key
+where r.key = any(%(keys)s::bigint[])
 
 -- name: load_steps
 -- The history of runs just claimed, a page at a time: a statement after the claim, so that it sees

@@ -83,9 +83,10 @@ order by grp desc nulls last limit 1
 -- name: fork_run
 -- A new run with the input, tags and context of another, queued.
 with born as (
-    insert into {schema}.runs (key, id, workflow, input, queue, version, tags, context, forked)
+    insert into {schema}.runs (key, id, workflow, input, queue, version, tags, context, forked, seed)
     select %(next)s::bigint, %(id)s, r.workflow, coalesce(%(input)s::bytea, r.input), coalesce(%(queue)s, r.queue),
-           coalesce(%(version)s, r.version), r.tags, r.context, r.key
+           coalesce(%(version)s, r.version), r.tags, r.context, r.key,
+           case when %(kept)s then coalesce(r.seed, (select i.id::text from {schema}.identity i) || '/' || r.key) end
     from {schema}.runs r where r.key = %(key)s
     on conflict do nothing
     returning key, workflow, queue, version)

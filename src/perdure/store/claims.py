@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from perdure.models import CancelReason
+from perdure.models import CancelReason, Status
 from perdure.store.arrays import Bigints, Integers, Texts
 from perdure.store.connection import Connection
 from perdure.store.database import Database
@@ -16,6 +16,7 @@ from perdure.store.workers import CLAIM_SLOT
 PAGE_ROWS: Final = 5000
 """Rows of history in one answer; the next page is another statement."""
 WAKE_LIMIT: Final = 1000
+LEAST_KEY: Final = -(2**63)
 
 
 @dataclass(slots=True)
@@ -32,6 +33,8 @@ class ClaimedRun:
     claim: int
     remaining: float | None
     context: Mapping[str, Any]
+    seed: str | None = None
+    """What its randomness is seeded with, where that is not its own key."""
     steps: list[tuple[Any, ...]] = field(default_factory=list)
     waits: dict[str, float] = field(default_factory=dict)
     intents: dict[str, bytes | None] = field(default_factory=dict)
@@ -88,8 +91,9 @@ def poll(
             claim,
             remaining,
             context or {},
+            seed,
         )
-        for _, _, _, _, key, begun, workflow, recoveries, cancel, claim, id, input, context, remaining in rows
+        for _, _, _, _, key, begun, workflow, recoveries, cancel, claim, id, input, context, seed, remaining in rows
         if key is not None
     ]
     load_histories(connection, database, [run for run in runs if run.begun])
@@ -106,7 +110,7 @@ def load_histories(connection: Connection, database: Database, runs: Sequence[Cl
         return
     by_key = {run.key: run for run in runs}
     keys = Bigints(sorted(by_key))
-    place = (-1, "")
+    place = (LEAST_KEY, "")
     while True:
         parameters = {"keys": keys, "run": place[0], "position": place[1], "limit": PAGE_ROWS}
         rows = connection.execute(database.statements["load_steps"], parameters, binary=True).fetchall()
@@ -126,6 +130,36 @@ def load_histories(connection: Connection, database: Database, runs: Sequence[Cl
         streams[key] = max(streams.get(key, 0), last + 1)
         if position is not None and first is not None:
             by_key[run].written.setdefault(position, {})[key] = first
+
+
+def look_at(database: Database, keys: Sequence[int]) -> list[tuple[ClaimedRun, Status | None]]:
+    """Runs with their histories, as of one moment, without claiming them; and how they ended, of those that have."""
+
+    def look(connection: Connection) -> list[tuple[ClaimedRun, Status | None]]:
+        with connection.transaction():
+            connection.execute("set transaction isolation level repeatable read, read only")
+            found: list[tuple[ClaimedRun, Status | None]] = []
+            rows = connection.execute(database.statements["look_at_runs"], {"keys": Bigints(list(keys))})
+            for key, id, workflow, input, begun, recoveries, cancel, claim, context, seed, status in rows:
+                reason = CancelReason(cancel)
+                run = ClaimedRun(
+                    key,
+                    id,
+                    workflow,
+                    bytes(input),
+                    begun,
+                    recoveries,
+                    reason,
+                    claim,
+                    None,
+                    context or {},
+                    seed,
+                )
+                found.append((run, None if status is None else Status.of(status)))
+            load_histories(connection, database, [run for run, _ in found])
+        return found
+
+    return database.repeat(look)
 
 
 def owned(connection: Connection, database: Database, worker: int) -> list[int]:

@@ -200,6 +200,7 @@ def fork(database: Database, what: Fork, note: Note) -> bool:
             timeout=what.timeout,
             queue=what.queue,
             version=what.version,
+            kept=what.cut is not None,
         )
         if not made:
             return [what.key] if operation.do("keys_of_runs") else []

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
-from perdure.core.gate import CANCEL_POSITION, Recorded
+from perdure.core.gate import CANCEL_POSITION, recorded_rows
 from perdure.core.loop import LoopHost
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
@@ -82,10 +82,7 @@ class Executor:
 
     def adopt(self, incarnation: Incarnation, claimed: ClaimedRun, definition: WorkflowDefinition) -> None:
         """Go on with a run that was just claimed."""
-        records = [
-            Recorded(position, group, order or 0, kind, name, failed, bytes(value), attempts, message)
-            for position, group, order, kind, name, failed, value, attempts, message in claimed.steps
-        ]
+        records = recorded_rows(claimed.steps)
         told = any(record.position == CANCEL_POSITION for record in records)
         run = Run(
             incarnation,
@@ -99,7 +96,7 @@ class Executor:
             cancel=CancelReason.NONE if claimed.cancel is CancelReason.UNDOING else claimed.cancel,
             claim=claimed.claim,
         )
-        run.context = claimed.context
+        run.context, run.seed = claimed.context, claimed.seed
         run.streams, run.written = claimed.streams, claimed.written
         run.cancel_told = False
         if told and run.cancel_reason is CancelReason.NONE:

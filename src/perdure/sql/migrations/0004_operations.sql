@@ -15,3 +15,7 @@ create index audit_at on {schema}.audit (at);
 
 -- The run whose history this one began with.
 alter table {schema}.runs add column forked bigint;
+
+-- What the randomness of a run is seeded with, where that is not its own key: a fork, and a run that was brought here from
+-- another database, have to see on a replay the chance that the kept part of their history saw.
+alter table {schema}.runs add column seed text;
