@@ -76,6 +76,13 @@ async def adding(number: int) -> int:
 
 
 @workflow
+async def by_chance() -> list[str]:
+    chosen = [str(perdure.random().random()), str(perdure.uuid4())]
+    await work("a")
+    return [*chosen, str(perdure.random().random())]
+
+
+@workflow
 async def listening() -> list[str]:
     first = await perdure.receive(words)
     second = await perdure.receive(words)
@@ -247,6 +254,15 @@ async def test_fork_of_a_running_run_that_has_heard_messages(database_url: str) 
         await handle.send(words, "for the first")
         assert await handle.result(timeout=30) == ["one", "two", "for the first"]
         assert calls == ["one", "one"]
+
+
+@on_loop
+async def test_a_fork_sees_the_chance_that_the_kept_part_saw(database_url: str) -> None:
+    async with Perdure(database_url) as app:
+        first = await by_chance.options(id="r")()
+        again = await (await app.runs.fork("r", from_step="1")).result(timeout=30)
+        assert again[0] == first[0]
+        assert (await (await app.runs.fork("r")).result(timeout=30))[0] != first[0]
 
 
 # -- delete ----------------------------------------------------------------------------------------

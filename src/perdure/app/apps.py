@@ -8,7 +8,8 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Self, Unpack
 
 from perdure.app.base import BaseApp
-from perdure.app.runs import BlockingRuns, Runs
+from perdure.app.blocking_runs import BlockingRuns
+from perdure.app.runs import Runs
 from perdure.app.versions import BlockingVersions, Versions
 from perdure.client import (
     BlockingHandle,

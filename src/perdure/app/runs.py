@@ -1,24 +1,34 @@
-"""`app.runs`: the runs in the app's database, and what can be done to them, in two colours."""
+"""`app.runs`: the runs in the app's database, and what can be done to them."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from perdure.app.base import filter_of
-from perdure.client import BlockingHandle, Handle, Operation, blocking, managing, on_loop
+from perdure.client import Handle, Operation, managing, on_loop
 from perdure.client.managing import Command, Forking, Progress, Which
-from perdure.models import AuditInfo, Duration, ReplayInfo, RunDetail, RunFilter, RunInfo, seconds_of
+from perdure.models import (
+    AuditInfo,
+    Duration,
+    ReplayInfo,
+    RunDetail,
+    RunFilter,
+    RunInfo,
+    one_or_more,
+    seconds_of,
+)
 from perdure.serial import Payload
 
 if TYPE_CHECKING:
-    from perdure.app.apps import BlockingPerdure, Perdure
+    from perdure.app.apps import Perdure
     from perdure.app.base import BaseApp
 
 _ANYTHING = Payload.of(Any)
 
 
-def _forked(app: BaseApp, id: str, how: Forking, reason: str | None, kind: Any) -> Operation:
+def forked(app: BaseApp, id: str, how: Forking, reason: str | None, kind: Any) -> Operation:
+    """The operation that forks a run and returns the fork's handle, of the colour asked for."""
     made = yield from managing.forking(app, id, how, reason)
     return kind(app, made, _ANYTHING)
 
@@ -163,7 +173,7 @@ class Runs:
             ValueError: outputs are given for steps that are not kept.
         """
         how = Forking(from_step, outputs, args, kwargs, new_id, version, queue)
-        return on_loop(lambda: _forked(self._app, id, how, reason, Handle), self._app)
+        return on_loop(lambda: forked(self._app, id, how, reason, Handle), self._app)
 
     def delete(
         self,
@@ -235,6 +245,42 @@ class Runs:
         seconds = seconds_of(within, "within=")
         return on_loop(lambda: self._app.replay_operation(command, seconds), self._app)
 
+    def export(self, which: str | Sequence[str], *, children: bool = True) -> Coroutine[object, None, bytes]:
+        """Runs with all that is recorded of them, as JSON text; docs/reference/export-format.md says what is in it.
+
+        Args:
+            which: id or ids; earlier lives under them come along.
+            children: take the runs along that they started, and those of these.
+
+        Raises:
+            WorkflowNotFound: no run has such an id.
+
+        Example:
+            Path("order-7.json").write_bytes(await app.runs.export("order-7"))
+        """
+        return on_loop(
+            lambda: managing.exporting(self._app, one_or_more(which), children=children), self._app
+        )
+
+    def load(
+        self, document: str | bytes, *, prefix: str = "", reason: str | None = None
+    ) -> Coroutine[object, None, tuple[str, ...]]:
+        """Load runs that were exported, here or from another database; return their ids.
+
+        They get new keys, and with them new idempotency keys for what they still do. What had not ended is parked until
+        somebody resumes it.
+
+        Args:
+            document: what `export` gave.
+            prefix: put before every id.
+            reason: for the audit.
+
+        Raises:
+            WorkflowConflict: a run here has such an id; nothing is loaded.
+            ValueError: it is no export, or of a newer format.
+        """
+        return on_loop(lambda: managing.loading(self._app, document, prefix, reason), self._app)
+
     def set_output(
         self, id: str, step: str, value: Any, *, reason: str | None = None
     ) -> Coroutine[object, None, None]:
@@ -258,136 +304,3 @@ class Runs:
     ) -> Coroutine[object, None, tuple[AuditInfo, ...]]:
         """What was done to a run, or to all, newest first: when, by whom, what and why."""
         return on_loop(lambda: managing.auditing(self._app, id, limit), self._app)
-
-
-class BlockingRuns:
-    """The runs in the app's database, for blocking code; see `Runs`."""
-
-    def __init__(self, app: BlockingPerdure) -> None:
-        self._app = app
-
-    def list(self, where: RunFilter | None = None, **filters: Any) -> list[RunInfo]:
-        """Runs that match a `RunFilter`, or its fields as keywords; newest first."""
-        wanted = filter_of(where, filters)
-        return cast("list[RunInfo]", blocking(lambda: self._app.list_operation(wanted), self._app))
-
-    def count(self, where: RunFilter | None = None, **filters: Any) -> int:
-        """How many runs match."""
-        wanted = filter_of(where, filters)
-        return cast("int", blocking(lambda: self._app.count_operation(wanted), self._app))
-
-    def get(self, id: str) -> RunDetail:
-        """One run with its steps; raises `WorkflowNotFound`."""
-        return cast("RunDetail", blocking(lambda: self._app.get_operation(id), self._app))
-
-    def cancel(
-        self,
-        which: Which | None = None,
-        *,
-        compensate: bool = True,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
-    ) -> int:
-        """Ask runs to stop; return how many were not too late. See `Runs.cancel`."""
-        command = Command.of(which, filters, reason, progress)
-        return self._reached(managing.cancelling(self._app, command, compensate=compensate))
-
-    def resume(
-        self,
-        which: Which | None = None,
-        *,
-        version: str | None = None,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
-    ) -> int:
-        """Have parked and failed runs go on where they stopped; return how many do. See `Runs.resume`."""
-        return self._reached(
-            managing.resuming(self._app, Command.of(which, filters, reason, progress), version)
-        )
-
-    def restart(
-        self,
-        which: Which | None = None,
-        *,
-        version: str | None = None,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
-    ) -> int:
-        """Begin runs anew under their ids, from the beginning; return how many. See `Runs.restart`."""
-        return self._reached(
-            managing.restarting(self._app, Command.of(which, filters, reason, progress), version)
-        )
-
-    def fork(
-        self,
-        id: str,
-        *,
-        from_step: str | None = None,
-        outputs: Mapping[str, Any] | None = None,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        new_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        reason: str | None = None,
-    ) -> BlockingHandle[Any]:
-        """Start a new run with part of another's history. See `Runs.fork`."""
-        how = Forking(from_step, outputs, args, kwargs, new_id, version, queue)
-        made = blocking(lambda: _forked(self._app, id, how, reason, BlockingHandle), self._app)
-        return cast("BlockingHandle[Any]", made)
-
-    def delete(
-        self,
-        which: Which | None = None,
-        *,
-        children: bool = True,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
-    ) -> int:
-        """Delete runs that have ended; return how many. See `Runs.delete`."""
-        command = Command.of(which, filters, reason, progress)
-        return self._reached(managing.deleting(self._app, command, children=children))
-
-    def set_timeout(
-        self,
-        which: Which | None = None,
-        *,
-        timeout: Duration | None,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
-    ) -> int:
-        """Give unfinished runs another deadline; return how many. See `Runs.set_timeout`."""
-        return self._reached(
-            managing.timing(self._app, Command.of(which, filters, reason, progress), timeout)
-        )
-
-    def replay(
-        self,
-        which: Which | None = None,
-        *,
-        within: Duration = 10.0,
-        progress: Progress | None = None,
-        **filters: Any,
-    ) -> tuple[ReplayInfo, ...]:
-        """Run today's code over the histories of runs, and tell whether they agree. See `Runs.replay`."""
-        command = Command.of(which, filters, None, progress)
-        seconds = seconds_of(within, "within=")
-        found = blocking(lambda: self._app.replay_operation(command, seconds), self._app)
-        return cast("tuple[ReplayInfo, ...]", found)
-
-    def set_output(self, id: str, step: str, value: Any, *, reason: str | None = None) -> None:
-        """Correct what a step was recorded with. See `Runs.set_output`."""
-        blocking(lambda: managing.correcting(self._app, id, step, value, reason), self._app)
-
-    def audit(self, id: str | None = None, *, limit: int = 100) -> tuple[AuditInfo, ...]:
-        """What was done to a run, or to all, newest first."""
-        found = blocking(lambda: managing.auditing(self._app, id, limit), self._app)
-        return cast("tuple[AuditInfo, ...]", found)
-
-    def _reached(self, operation: Operation) -> int:
-        return cast("int", blocking(lambda: operation, self._app))

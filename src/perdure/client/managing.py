@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import msgspec
+
 from perdure.client.current import App
 from perdure.client.operations import Operation, arguments_of, describe, read
 from perdure.core.branch import current
@@ -17,8 +19,9 @@ from perdure.core.registry import steps, workflows
 from perdure.errors import PerdureError, WorkflowConflict
 from perdure.models import CancelReason, Duration, RunFilter, RunInfo, seconds_of
 from perdure.serial import Payload, check_size, check_text
-from perdure.store import operations
+from perdure.store import archive, operations
 from perdure.store import runs as stored
+from perdure.store.loading import Taken, load
 
 AT_ONCE: Final = 500
 """Runs changed in one transaction."""
@@ -264,6 +267,33 @@ def correcting(app: App, id: str, step: str, value: Any, reason: str | None) -> 
             raise PerdureError(f"the output of {step!r} of run {id} cannot be set: {why}") from None
 
     return read("runs.set_output", work, Payload.of(None))
+
+
+def exporting(app: App, ids: Sequence[str], *, children: bool) -> Operation:
+    """Runs with all that is recorded of them, as JSON text."""
+
+    def look() -> bytes:
+        for id in ids:
+            describe(app, id)
+        export = archive.export(app.database, ids, children=children)
+        return msgspec.json.format(msgspec.json.encode(export), indent=1)
+
+    return read("runs.export", look)
+
+
+def loading(app: App, document: str | bytes, prefix: str, reason: str | None) -> Operation:
+    """Load what was exported; the operation returns the ids."""
+    export, note = archive.decode(document), note_of(app, reason)
+
+    def work() -> tuple[str, ...]:
+        try:
+            return load(app.database, export, app.runtime.new_key, prefix, note)
+        except Taken as taken:
+            raise WorkflowConflict(
+                f"there is a run with the id {str(taken)!r} already: delete it first, or give prefix="
+            ) from None
+
+    return read("runs.load", work, Payload.of(tuple[str, ...]))
 
 
 def auditing(app: App, id: str | None, limit: int) -> Operation:

@@ -6,19 +6,21 @@ import os
 from collections.abc import Iterator, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from perdure.client.current import App, bound_app
 from perdure.client.managing import Command, pages
 from perdure.client.operations import Operation, read
-from perdure.core.gate import recorded_rows
+from perdure.core.gate import Recorded, recorded_rows
 from perdure.core.middleware import Middleware
 from perdure.core.registry import workflows
 from perdure.core.replaying import History, Replayer, replay
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
-from perdure.models import CancelReason, ReplayInfo
+from perdure.models import CancelReason, Kind, ReplayInfo, Status
 from perdure.store import claims
+from perdure.store.archive import Export, stored
 from perdure.store.claims import ClaimedRun
 
 WITHIN: Final = 10.0
@@ -110,3 +112,38 @@ def history_of(claimed: ClaimedRun, realm: str, end: Any = None) -> History:
         claimed.seed,
         end,
     )
+
+
+def histories_of(export: Export) -> Iterator[History]:
+    """The histories in an export; needs no database."""
+    now = datetime.now(UTC)
+    for run in export.runs:
+        yield History(
+            export.realm,
+            int(run.key),
+            run.id,
+            run.workflow,
+            stored(run.input),
+            [
+                Recorded(
+                    step.position,
+                    step.group,
+                    step.order or 0,
+                    int(Kind[step.kind.upper()]),
+                    step.name,
+                    step.failed,
+                    stored(step.value),
+                    step.attempts,
+                    step.message,
+                )
+                for step in run.steps
+            ],
+            {wait.position: max(0.0, ((wait.due or now) - now).total_seconds()) for wait in run.waits},
+            {it.position: None if it.detail is None else stored(it.detail) for it in run.intents},
+            CancelReason.NONE
+            if run.state is None or run.state.cancel == CancelReason.UNDOING
+            else CancelReason(run.state.cancel),
+            run.context or {},
+            run.seed,
+            None if run.end is None else Status(run.end.status),
+        )

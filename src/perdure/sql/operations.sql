@@ -86,7 +86,7 @@ with born as (
     insert into {schema}.runs (key, id, workflow, input, queue, version, tags, context, forked, seed)
     select %(next)s::bigint, %(id)s, r.workflow, coalesce(%(input)s::bytea, r.input), coalesce(%(queue)s, r.queue),
            coalesce(%(version)s, r.version), r.tags, r.context, r.key,
-           case when %(kept)s then coalesce(r.seed, (select i.id::text from {schema}.identity i) || '/' || r.key) end
+           case when %(kept)s then coalesce(r.seed, (select right(i.id::text, 12) from {schema}.identity i) || '/' || r.key) end
     from {schema}.runs r where r.key = %(key)s
     on conflict do nothing
     returning key, workflow, queue, version)
@@ -181,3 +181,104 @@ where w.run = any(%(keys)s::bigint[]) order by w.due nulls last
 -- name: why_workers
 -- Which workers live, what they serve, and of which version they are.
 select id, name, queues, version, expires >= {schema}.clock() as lives from {schema}.workers
+
+-- name: find_tree
+-- Runs by id with every run that they started, directly or not, and earlier lives of all of them.
+with recursive tree (key, id) as (
+    select key, id from {schema}.runs where id = any(%(ids)s::text[])
+    union
+    select r.key, r.id from tree t join {schema}.runs r on r.parent = t.key or (r.id = t.id and r.key <> t.key)
+    where %(children)s or r.id = t.id)
+select key from tree
+
+-- name: export_runs
+-- All that is known of runs, but for what is a list.
+select r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.version, r.tags, r.context, r.created,
+       r.superseded, coalesce(r.seed, right(i.id::text, 12) || '/' || r.key) as seed, l.status, l.priority, l.deadline, l.cancel, l.begun,
+       l.reason, l.version as present, e.status as end_status, e.value, e.finished, right(i.id::text, 12) as realm
+from {schema}.runs r
+cross join {schema}.identity i
+left join {schema}.live l on l.key = r.key
+left join {schema}.ends e on e.key = r.key
+where r.key = any(%(keys)s::bigint[]) order by r.created, r.key
+
+-- name: export_steps
+-- What the code of runs was told.
+select run, position, grp, ord, kind, name, failed, value, attempts, seconds, recorded, message
+from {schema}.steps where run = any(%(keys)s::bigint[]) order by run, grp nulls first, ord, position
+
+-- name: export_messages
+-- What runs were sent.
+select run, topic, seq, key, value, sent from {schema}.messages where run = any(%(keys)s::bigint[]) order by run, seq
+
+-- name: export_events
+-- What runs made known.
+select run, key, seq, failed, value, recorded from {schema}.events where run = any(%(keys)s::bigint[]) order by run, key, seq
+
+-- name: export_streams
+-- What runs wrote on streams.
+select run, key, place, kind, value, position from {schema}.streams where run = any(%(keys)s::bigint[]) order by run, key, place
+
+-- name: export_waits
+-- What runs wait for.
+select run, position, due, target, topic from {schema}.waits where run = any(%(keys)s::bigint[]) order by run, position
+
+-- name: export_intents
+-- Which bodies of runs had begun.
+select run, position, name, detail, begun from {schema}.intents where run = any(%(keys)s::bigint[]) order by run, position
+
+-- name: taken_ids
+-- Which of these ids runs have already.
+select id from {schema}.runs where id = any(%(ids)s::text[]) and not superseded
+
+-- name: next_numbers
+-- Numbers for messages that are brought here, after all that were given.
+select nextval('{schema}.arrivals') from generate_series(1, %(count)s)
+
+-- name: load_run
+-- A run as it was elsewhere; one that had not ended is parked until somebody resumes it.
+with born as (
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, context, created,
+                               superseded, seed)
+    values (%(key)s, %(id)s, %(workflow)s, %(input)s::bytea, %(parent)s, %(position)s, %(queue)s, %(version)s,
+            %(tags)s::jsonb, %(context)s::jsonb, %(created)s, %(superseded)s, %(seed)s)
+    returning key),
+ended as (
+    insert into {schema}.ends (key, status, value, finished)
+    select key, %(end_status)s::smallint, %(end_value)s::bytea, %(finished)s::timestamptz from born
+    where %(end_status)s::smallint is not null)
+insert into {schema}.live (key, workflow, status, queue, priority, arrival, deadline, cancel, begun, version, reason, parent)
+select key, %(workflow)s, 6, coalesce(%(queue)s, 'default'), %(priority)s, nextval('{schema}.arrivals'), %(deadline)s::timestamptz,
+       %(cancel)s::smallint, %(begun)s, %(version)s, %(reason)s, %(close)s::bigint
+from born where %(end_status)s::smallint is null
+
+-- name: load_steps_of
+-- What its code was told there; nobody here has recorded it.
+insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker, recorded, message)
+values (%(run)s, %(position)s, %(grp)s, %(ord)s, %(kind)s, %(name)s, %(failed)s, %(value)s::bytea, %(attempts)s, %(seconds)s,
+        0, %(recorded)s, %(message)s)
+
+-- name: load_message
+-- A message that it was sent there.
+insert into {schema}.messages (run, topic, seq, key, value, sent)
+values (%(run)s, %(topic)s, %(seq)s, %(key)s, %(value)s::bytea, %(sent)s)
+
+-- name: load_event
+-- A value that it made known there.
+insert into {schema}.events (run, key, seq, failed, value, recorded)
+values (%(run)s, %(key)s, %(seq)s, %(failed)s, %(value)s::bytea, %(recorded)s)
+
+-- name: load_item
+-- A row of a stream that it wrote there.
+insert into {schema}.streams (run, key, place, kind, value, position)
+values (%(run)s, %(key)s, %(place)s, %(kind)s, %(value)s::bytea, %(position)s)
+
+-- name: load_wait
+-- Something that it waited for there.
+insert into {schema}.waits (run, position, due, target, topic)
+values (%(run)s, %(position)s, %(due)s, %(target)s, %(topic)s)
+
+-- name: load_intent
+-- A body that had begun there.
+insert into {schema}.intents (run, position, name, worker, detail, begun)
+values (%(run)s, %(position)s, %(name)s, 0, %(detail)s::bytea, %(begun)s)

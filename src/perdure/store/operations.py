@@ -62,7 +62,7 @@ class Operation:
 
         return self._database.repeat(once)
 
-    def do(self, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    def do(self, name: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
         """Execute a named statement on the runs."""
         assert self._connection is not None
         given = {"keys": Bigints(sorted(self.keys)), **parameters}

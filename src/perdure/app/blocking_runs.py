@@ -1,0 +1,169 @@
+"""`app.runs` for blocking code: the same as in `runs.py`, which says what each does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from perdure.app.base import filter_of
+from perdure.app.runs import forked
+from perdure.client import BlockingHandle, Operation, blocking, managing
+from perdure.client.managing import Command, Forking, Progress, Which
+from perdure.models import (
+    AuditInfo,
+    Duration,
+    ReplayInfo,
+    RunDetail,
+    RunFilter,
+    RunInfo,
+    one_or_more,
+    seconds_of,
+)
+
+if TYPE_CHECKING:
+    from perdure.app.apps import BlockingPerdure
+
+
+class BlockingRuns:
+    """The runs in the app's database, for blocking code; see `Runs`."""
+
+    def __init__(self, app: BlockingPerdure) -> None:
+        self._app = app
+
+    def list(self, where: RunFilter | None = None, **filters: Any) -> list[RunInfo]:
+        """Runs that match a `RunFilter`, or its fields as keywords; newest first."""
+        wanted = filter_of(where, filters)
+        return cast("list[RunInfo]", blocking(lambda: self._app.list_operation(wanted), self._app))
+
+    def count(self, where: RunFilter | None = None, **filters: Any) -> int:
+        """How many runs match."""
+        wanted = filter_of(where, filters)
+        return cast("int", blocking(lambda: self._app.count_operation(wanted), self._app))
+
+    def get(self, id: str) -> RunDetail:
+        """One run with its steps; raises `WorkflowNotFound`."""
+        return cast("RunDetail", blocking(lambda: self._app.get_operation(id), self._app))
+
+    def cancel(
+        self,
+        which: Which | None = None,
+        *,
+        compensate: bool = True,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> int:
+        """Ask runs to stop; return how many were not too late. See `Runs.cancel`."""
+        command = Command.of(which, filters, reason, progress)
+        return self._reached(managing.cancelling(self._app, command, compensate=compensate))
+
+    def resume(
+        self,
+        which: Which | None = None,
+        *,
+        version: str | None = None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> int:
+        """Have parked and failed runs go on where they stopped; return how many do. See `Runs.resume`."""
+        return self._reached(
+            managing.resuming(self._app, Command.of(which, filters, reason, progress), version)
+        )
+
+    def restart(
+        self,
+        which: Which | None = None,
+        *,
+        version: str | None = None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> int:
+        """Begin runs anew under their ids, from the beginning; return how many. See `Runs.restart`."""
+        return self._reached(
+            managing.restarting(self._app, Command.of(which, filters, reason, progress), version)
+        )
+
+    def fork(
+        self,
+        id: str,
+        *,
+        from_step: str | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        new_id: str | None = None,
+        version: str | None = None,
+        queue: str | None = None,
+        reason: str | None = None,
+    ) -> BlockingHandle[Any]:
+        """Start a new run with part of another's history. See `Runs.fork`."""
+        how = Forking(from_step, outputs, args, kwargs, new_id, version, queue)
+        made = blocking(lambda: forked(self._app, id, how, reason, BlockingHandle), self._app)
+        return cast("BlockingHandle[Any]", made)
+
+    def delete(
+        self,
+        which: Which | None = None,
+        *,
+        children: bool = True,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> int:
+        """Delete runs that have ended; return how many. See `Runs.delete`."""
+        command = Command.of(which, filters, reason, progress)
+        return self._reached(managing.deleting(self._app, command, children=children))
+
+    def set_timeout(
+        self,
+        which: Which | None = None,
+        *,
+        timeout: Duration | None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> int:
+        """Give unfinished runs another deadline; return how many. See `Runs.set_timeout`."""
+        return self._reached(
+            managing.timing(self._app, Command.of(which, filters, reason, progress), timeout)
+        )
+
+    def replay(
+        self,
+        which: Which | None = None,
+        *,
+        within: Duration = 10.0,
+        progress: Progress | None = None,
+        **filters: Any,
+    ) -> tuple[ReplayInfo, ...]:
+        """Run today's code over the histories of runs, and tell whether they agree. See `Runs.replay`."""
+        command = Command.of(which, filters, None, progress)
+        seconds = seconds_of(within, "within=")
+        found = blocking(lambda: self._app.replay_operation(command, seconds), self._app)
+        return cast("tuple[ReplayInfo, ...]", found)
+
+    def export(self, which: str | Sequence[str], *, children: bool = True) -> bytes:
+        """Runs with all that is recorded of them, as JSON text. See `Runs.export`."""
+        found = blocking(
+            lambda: managing.exporting(self._app, one_or_more(which), children=children), self._app
+        )
+        return cast("bytes", found)
+
+    def load(self, document: str | bytes, *, prefix: str = "", reason: str | None = None) -> tuple[str, ...]:
+        """Load runs that were exported; return their ids. See `Runs.load`."""
+        found = blocking(lambda: managing.loading(self._app, document, prefix, reason), self._app)
+        return cast("tuple[str, ...]", found)
+
+    def set_output(self, id: str, step: str, value: Any, *, reason: str | None = None) -> None:
+        """Correct what a step was recorded with. See `Runs.set_output`."""
+        blocking(lambda: managing.correcting(self._app, id, step, value, reason), self._app)
+
+    def audit(self, id: str | None = None, *, limit: int = 100) -> tuple[AuditInfo, ...]:
+        """What was done to a run, or to all, newest first."""
+        found = blocking(lambda: managing.auditing(self._app, id, limit), self._app)
+        return cast("tuple[AuditInfo, ...]", found)
+
+    def _reached(self, operation: Operation) -> int:
+        return cast("int", blocking(lambda: operation, self._app))

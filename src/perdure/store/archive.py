@@ -1,0 +1,309 @@
+"""Runs as JSON documents: exported with all that is recorded of them, and loaded elsewhere.
+
+The format is versioned and kept readable: names instead of numbers, payloads as the JSON that they are. Keys are text,
+since many readers of JSON lose bits of large numbers. docs/reference/export-format.md says what each field is.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from perdure.models import Kind, Status
+from perdure.store.arrays import Bigints
+from perdure.store.connection import Connection
+from perdure.store.database import Database
+
+FORMAT: Final = 1
+LOADED: Final = "loaded from an export; resume it to have it go on here"
+_ESCAPE: Final = "$base64"
+Json = msgspec.Raw
+
+
+class Document(msgspec.Struct, omit_defaults=True):
+    """Part of an export."""
+
+
+class Step(Document, kw_only=True):
+    """Something that the code was told."""
+
+    position: str
+    group: int | None = None
+    order: int | None = None
+    kind: str
+    name: str
+    failed: bool = False
+    value: Json
+    attempts: int = 1
+    seconds: float = 0.0
+    recorded: datetime
+    message: int | None = None
+
+
+class Message(Document, kw_only=True):
+    """A message that the run was sent; `number` is what steps name it by."""
+
+    topic: str
+    number: int
+    key: str
+    value: Json
+    sent: datetime
+
+
+class Event(Document, kw_only=True):
+    """A value that it made known."""
+
+    key: str
+    number: int
+    failed: bool = False
+    value: Json
+    recorded: datetime
+
+
+class StreamRow(Document, kw_only=True):
+    """A row of a stream: an item, what discards items, or the end."""
+
+    key: str
+    place: int
+    kind: int = 0
+    value: Json
+    position: str | None = None
+
+
+class Wait(Document, kw_only=True):
+    """Something that it waits for."""
+
+    position: str
+    due: datetime | None = None
+    target: str | None = None
+    topic: str | None = None
+
+
+class Intent(Document, kw_only=True):
+    """A body that had begun."""
+
+    position: str
+    name: str
+    detail: Json | None = None
+    begun: datetime
+
+
+class State(Document, kw_only=True):
+    """How an unfinished run stands."""
+
+    status: str
+    priority: int = 0
+    deadline: datetime | None = None
+    cancel: int = 0
+    begun: bool = True
+    reason: str | None = None
+    version: str | None = None
+
+
+class End(Document, kw_only=True):
+    """How a run ended."""
+
+    status: str
+    value: Json
+    finished: datetime
+
+
+class RunDocument(Document, kw_only=True):
+    """One life of a run."""
+
+    key: str
+    id: str
+    workflow: str
+    input: Json
+    parent: str | None = None
+    position: str | None = None
+    queue: str | None = None
+    version: str | None = None
+    tags: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    created: datetime
+    superseded: bool = False
+    seed: str
+    state: State | None = None
+    end: End | None = None
+    steps: list[Step] = msgspec.field(default_factory=list)
+    messages: list[Message] = msgspec.field(default_factory=list)
+    events: list[Event] = msgspec.field(default_factory=list)
+    streams: list[StreamRow] = msgspec.field(default_factory=list)
+    waits: list[Wait] = msgspec.field(default_factory=list)
+    intents: list[Intent] = msgspec.field(default_factory=list)
+
+
+class Export(msgspec.Struct, kw_only=True):
+    """An export: the number of its format, the database that it is from, and runs in the order of their birth."""
+
+    perdure: int = FORMAT
+    realm: str
+    exported: datetime
+    runs: list[RunDocument]
+
+
+def decode(text: bytes | str) -> Export:
+    """Read an export.
+
+    Raises:
+        ValueError: it is none, or of a newer format.
+    """
+    try:
+        number = msgspec.json.decode(text, type=_Head).perdure
+        if number > FORMAT:
+            raise ValueError(
+                f"the export has format {number}, this version of perdure reads {FORMAT}: upgrade it here"
+            )
+        return msgspec.json.decode(text, type=Export)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"this is no export of perdure: {error}") from None
+
+
+class _Head(msgspec.Struct):
+    perdure: int
+
+
+def shown(stored: bytes) -> Json:
+    """A payload as JSON: as it is, or escaped, where it is none."""
+    try:
+        value = msgspec.json.decode(stored)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = {_ESCAPE: None}
+    if isinstance(value, dict) and _ESCAPE in value:
+        return Json(msgspec.json.encode({_ESCAPE: base64.b64encode(stored).decode()}))
+    return Json(stored)
+
+
+def stored(value: Json) -> bytes:
+    """The payload that `shown` has shown."""
+    text = bytes(value)
+    if _ESCAPE.encode() in text:
+        decoded = msgspec.json.decode(text)
+        if isinstance(decoded, dict) and set(decoded) == {_ESCAPE}:
+            return base64.b64decode(decoded[_ESCAPE])
+    return text
+
+
+# -- out -------------------------------------------------------------------------------------------
+
+
+def export(database: Database, ids: Sequence[str], *, children: bool) -> Export | None:
+    """Runs by id with their earlier lives and, if wanted, all that they started, as of one moment; None of none."""
+
+    def look(connection: Connection) -> Export | None:
+        def rows(name: str, **parameters: Any) -> list[tuple[Any, ...]]:
+            return connection.execute(database.statements[name], parameters).fetchall()
+
+        with connection.transaction():
+            connection.execute("set transaction isolation level repeatable read, read only")
+            keys = [key for (key,) in rows("find_tree", ids=list(ids), children=children)]
+            found = rows("export_runs", keys=Bigints(keys))
+            if not found:
+                return None
+            runs = {row[0]: _run(row) for row in found}
+            for name, add in _LISTS.items():
+                for row in rows(name, keys=Bigints(keys)):
+                    add(runs[row[0]], *row[1:])
+        return Export(realm=str(found[0][-1]), exported=datetime.now(UTC), runs=list(runs.values()))
+
+    return database.repeat(look)
+
+
+def _run(row: tuple[Any, ...]) -> RunDocument:
+    (key, id, workflow, input, parent, position, queue, version, tags, context, created, superseded, seed) = (
+        row[:13]
+    )
+    status, priority, deadline, cancel, begun, reason, present, end_status, value, finished = row[13:23]
+    state = end = None
+    if status is not None:
+        state = State(
+            status=str(Status.of(status)),
+            priority=priority,
+            deadline=deadline,
+            cancel=cancel,
+            begun=begun,
+            reason=reason,
+            version=present,
+        )
+    if end_status is not None:
+        end = End(status=str(Status.of(end_status)), value=shown(bytes(value)), finished=finished)
+    return RunDocument(
+        key=str(key),
+        id=id,
+        workflow=workflow,
+        input=shown(bytes(input)),
+        parent=None if parent is None else str(parent),
+        position=position,
+        queue=queue,
+        version=version,
+        tags=tags,
+        context=context,
+        created=created,
+        superseded=superseded,
+        seed=seed,
+        state=state,
+        end=end,
+    )
+
+
+def _add_step(run: RunDocument, *row: Any) -> None:
+    position, group, order, kind, name, failed, value, attempts, seconds, recorded, message = row
+    run.steps.append(
+        Step(
+            position=position,
+            group=group,
+            order=order,
+            kind=Kind(kind).name.lower(),
+            name=name,
+            failed=failed,
+            value=shown(bytes(value)),
+            attempts=attempts,
+            seconds=seconds,
+            recorded=recorded,
+            message=message,
+        )
+    )
+
+
+def _add_message(run: RunDocument, *row: Any) -> None:
+    topic, number, key, value, sent = row
+    run.messages.append(Message(topic=topic, number=number, key=key, value=shown(bytes(value)), sent=sent))
+
+
+def _add_event(run: RunDocument, *row: Any) -> None:
+    key, number, failed, value, at = row
+    run.events.append(Event(key=key, number=number, failed=failed, value=shown(bytes(value)), recorded=at))
+
+
+def _add_row(run: RunDocument, *row: Any) -> None:
+    key, place, kind, value, position = row
+    run.streams.append(
+        StreamRow(key=key, place=place, kind=kind, value=shown(bytes(value)), position=position)
+    )
+
+
+def _add_wait(run: RunDocument, *row: Any) -> None:
+    position, due, target, topic = row
+    target = None if target is None else str(target)
+    run.waits.append(Wait(position=position, due=due, target=target, topic=topic))
+
+
+def _add_intent(run: RunDocument, *row: Any) -> None:
+    position, name, detail, begun = row
+    told = None if detail is None else shown(bytes(detail))
+    run.intents.append(Intent(position=position, name=name, detail=told, begun=begun))
+
+
+_LISTS: Final[Mapping[str, Callable[..., None]]] = {
+    "export_steps": _add_step,
+    "export_messages": _add_message,
+    "export_events": _add_event,
+    "export_streams": _add_row,
+    "export_waits": _add_wait,
+    "export_intents": _add_intent,
+}

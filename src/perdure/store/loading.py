@@ -1,0 +1,167 @@
+"""Loading what was exported: every run gets a new key here, and whatever names a key names the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from perdure.models import CancelReason, Kind, Status
+from perdure.store.archive import LOADED, Export, RunDocument, Step, stored
+from perdure.store.database import Database
+from perdure.store.operations import Note, Operation
+
+
+class Taken(Exception):
+    """An id of the export belongs to a run here."""
+
+
+def load(
+    database: Database, export: Export, new_key: Callable[[], int], prefix: str, note: Note
+) -> tuple[str, ...]:
+    """Load runs in one transaction; return their ids. What had not ended is parked."""
+    loading = _Loading(export, {run.key: new_key() for run in export.runs}, prefix)
+
+    def work(operation: Operation) -> list[int]:
+        if operation.tries > 1 and operation.do("keys_of_runs"):
+            return operation.keys
+        ids = sorted({prefix + run.id for run in export.runs if not run.superseded})
+        if taken := operation.do("taken_ids", ids=ids):
+            raise Taken(taken[0][0])
+        count = sum(len(run.messages) for run in export.runs)
+        loading.numbers = [number for (number,) in operation.do("next_numbers", count=count)]
+        for run in export.runs:
+            loading.one(operation, run)
+        return operation.noted([(key,) for key in operation.keys], realm=export.realm)
+
+    keys = sorted(loading.keys.values())
+    Operation(database, note, "load", keys).run(work)
+    return tuple(prefix + run.id for run in export.runs if not run.superseded)
+
+
+class _Loading:
+    """One load: the new keys by the old ones, and new numbers for messages, in the old order."""
+
+    def __init__(self, export: Export, keys: dict[str, int], prefix: str) -> None:
+        self.keys, self._prefix = keys, prefix
+        self._ids = {run.key: prefix + run.id for run in export.runs}
+        self.numbers: list[int] = []
+
+    def one(self, operation: Operation, run: RunDocument) -> None:
+        """Load one run with all its rows."""
+        key = self.keys[run.key]
+        self._row(operation, run, key)
+        numbers = {message.number: self.numbers.pop(0) for message in run.messages}
+        for step in run.steps:
+            operation.do(
+                "load_steps_of",
+                run=key,
+                position=step.position,
+                grp=step.group,
+                ord=step.order,
+                kind=int(Kind[step.kind.upper()]),
+                name=step.name,
+                failed=step.failed,
+                value=self._value(step),
+                attempts=step.attempts,
+                seconds=step.seconds,
+                recorded=step.recorded,
+                message=None if step.message is None else numbers.get(step.message),
+            )
+        for message in run.messages:
+            operation.do(
+                "load_message",
+                run=key,
+                topic=message.topic,
+                seq=numbers[message.number],
+                key=message.key,
+                value=stored(message.value),
+                sent=message.sent,
+            )
+        self._others(operation, run, key)
+
+    def _others(self, operation: Operation, run: RunDocument, key: int) -> None:
+        for event in run.events:
+            value = stored(event.value)
+            operation.do(
+                "load_event",
+                run=key,
+                key=event.key,
+                seq=event.number,
+                failed=event.failed,
+                value=value,
+                recorded=event.recorded,
+            )
+        for row in run.streams:
+            value = stored(row.value)
+            operation.do(
+                "load_item",
+                run=key,
+                key=row.key,
+                place=row.place,
+                kind=row.kind,
+                value=value,
+                position=row.position,
+            )
+        for wait in run.waits:
+            target = None if wait.target is None else self.keys.get(wait.target)
+            if wait.target is None or target is not None:  # a run that was not exported is asked for again
+                given = {"position": wait.position, "due": wait.due, "target": target, "topic": wait.topic}
+                operation.do("load_wait", run=key, **given)
+        for intent in run.intents:
+            detail = None if intent.detail is None else stored(intent.detail)
+            operation.do(
+                "load_intent",
+                run=key,
+                position=intent.position,
+                name=intent.name,
+                detail=detail,
+                begun=intent.begun,
+            )
+
+    def _row(self, operation: Operation, run: RunDocument, key: int) -> None:
+        parent = None if run.parent is None else self.keys.get(run.parent)
+        state, end = run.state, run.end
+        operation.do(
+            "load_run",
+            key=key,
+            id=self._ids[run.key],
+            workflow=run.workflow,
+            input=stored(run.input),
+            parent=parent,
+            position=run.position if parent is not None else None,
+            queue=run.queue,
+            version=run.version if state is None else state.version or run.version,
+            tags=None if run.tags is None else Jsonb(run.tags),
+            context=None if run.context is None else Jsonb(run.context),
+            created=run.created,
+            superseded=run.superseded,
+            seed=run.seed,
+            end_status=None if end is None else Status(end.status).code,
+            end_value=None if end is None else self._end(end.status, stored(end.value)),
+            finished=None if end is None else end.finished,
+            priority=0 if state is None else state.priority,
+            deadline=None if state is None else state.deadline,
+            cancel=int(CancelReason.NONE) if state is None else state.cancel,
+            begun=state is not None and state.begun,
+            reason=LOADED if state is None or state.reason is None else f"{LOADED} (before: {state.reason})",
+            close=parent,
+        )
+
+    def _end(self, status: str, value: bytes) -> bytes:
+        """What a run went on as has another key here."""
+        if Status(status) is not Status.CONTINUED:
+            return value
+        return str(self.keys.get(value.decode(), 0)).encode()
+
+    def _value(self, step: Step) -> bytes:
+        """What a start recorded are the key and the id of a child."""
+        value = stored(step.value)
+        if step.kind != "start" or step.failed:
+            return value
+        told: Any = msgspec.json.decode(value)
+        if not (isinstance(told, list) and str(told[0]) in self.keys):
+            return value
+        return msgspec.json.encode([self.keys[str(told[0])], self._ids[str(told[0])]])
