@@ -408,6 +408,16 @@ class Account(perdure.Entity, name="account"):
         return self.balance
 
 
+@dataclass
+class Savings(Account, name="savings"):
+    """A subclass may override a command: the type of the object is no part of the command's type."""
+
+    @perdure.command
+    def deposit(self, amount: Decimal, *, note: str = "") -> Decimal:
+        self.balance += amount * 2
+        return self.balance
+
+
 @workflow
 async def pay_in(key: str) -> Decimal:
     return await Account.deposit(key, Decimal(1), note="x")
@@ -417,6 +427,7 @@ async def with_objects() -> None:
     assert_type(Account(balance=Decimal(1)).deposit(Decimal(1)), Decimal)
     assert_type(await Account.deposit("a", Decimal(1)), Decimal)
     assert_type(await Account.deposit.options(id="once")("a", amount=Decimal(1), note="x"), Decimal)
+    assert_type(await Savings.deposit("a", Decimal(1)), Decimal)
     assert_type(await Account.get("a"), Account)
     assert_type(await Account.when("a", lambda account: account.balance > 0, timeout=5), Account)
     assert_type((await Account.history("a", limit=5))[0], perdure.CommandInfo)
