@@ -216,6 +216,15 @@ async def talking_to_runs(order: Order) -> None:
     assert_type(await handle.update(approval, Approval("anna"), type=int), int)
     assert_type(await handle.update("limit", 5, type=Decimal, id="u-1", timeout=60), Decimal)
     await handle.update("limit", 5)
+    asking = checkout.options(id="order-1").start_with_update(approval, Approval("anna"), update_id="u-2")
+    with_update = await asking(order, note="x")
+    assert_type(await with_update.answer(int), int)
+    assert_type(await with_update.answer(type=Decimal, timeout=timedelta(seconds=5)), Decimal)
+    await with_update.answer(timeout=5)
+    assert_type(await with_update.result(), Receipt)
+    assert_type(await (await checkout.start_with_update("limit", [5])(order)).result(), Receipt)
+    other = await perdure.start(importing.start_with_update(approval, Approval("anna")), "line", retries=1)
+    assert_type(await other.result(), UUID)
     assert_type(await handle.get_event(total_so_far, timeout=5), Decimal)
     assert_type(await handle.get_event("state", type=str, timeout=5, default=None), str | None)
     for event in await handle.events():
@@ -227,6 +236,13 @@ def talking_to_runs_blocking() -> None:
     handle = importing.options(send=(approval, Approval("anna"))).start("line")
     assert_type(handle.send(approval, Approval("ben")), None)
     assert_type(handle.update(approval, Approval("anna"), type=int), int)
+    with_update = importing.options(id="i").start_with_update(approval, Approval("anna"))("line", retries=1)
+    assert_type(with_update.answer(int, timeout=5), int)
+    with_update.answer()
+    assert_type(with_update.result(), UUID)
+    other = perdure.sync.start(checkout.start_with_update("limit", 5), Order(1, "sku", Decimal(1)))
+    assert_type(other.answer(int), int)
+    assert_type(other.result(), Receipt)
     assert_type(handle.get_event(total_so_far), Decimal)
     assert_type(handle.get_event(total_so_far, timeout=5, default=0), Decimal | int)
     for event in handle.events():
@@ -408,6 +424,16 @@ class Account(perdure.Entity, name="account"):
         return self.balance
 
 
+@dataclass
+class Savings(Account, name="savings"):
+    """A subclass may override a command: the type of the object is no part of the command's type."""
+
+    @perdure.command
+    def deposit(self, amount: Decimal, *, note: str = "") -> Decimal:
+        self.balance += amount * 2
+        return self.balance
+
+
 @workflow
 async def pay_in(key: str) -> Decimal:
     return await Account.deposit(key, Decimal(1), note="x")
@@ -417,6 +443,7 @@ async def with_objects() -> None:
     assert_type(Account(balance=Decimal(1)).deposit(Decimal(1)), Decimal)
     assert_type(await Account.deposit("a", Decimal(1)), Decimal)
     assert_type(await Account.deposit.options(id="once")("a", amount=Decimal(1), note="x"), Decimal)
+    assert_type(await Savings.deposit("a", Decimal(1)), Decimal)
     assert_type(await Account.get("a"), Account)
     assert_type(await Account.when("a", lambda account: account.balance > 0, timeout=5), Account)
     assert_type((await Account.history("a", limit=5))[0], perdure.CommandInfo)

@@ -179,6 +179,19 @@ async def messages_to_runs(order: Order) -> None:
     print(answer)
     await handle.update(approval, "yes")  # E
     await handle.update(approval, order, id=5)  # E
+    await checkout.start_with_update(approval, "yes")(order)  # E
+    await checkout.start_with_update(approval)(order)  # E
+    await checkout.start_with_update("line", 5)  # E
+    await checkout.options(id="a").start_with_update(approval, order)("order")  # E
+    await checkout.options(id="a").start_with_update(approval, order)(order, nothing=1)  # E
+    await checkout.options(id="a").start_with_update(approval, order, update_id=5)(order)  # E
+    with_update = await checkout.start_with_update(approval, order)(order)
+    other: str = await with_update.answer(int)  # E
+    print(other)
+    result: str = await with_update.result()  # E
+    print(result)
+    await with_update.answer(5)  # E
+    await perdure.start(checkout.start_with_update(approval, order), "order")  # E
     event: str = await handle.get_event(approval)  # E
     print(event)
     checkout.options(send=approval)  # E
@@ -195,6 +208,11 @@ def blocking_messages(order: Order) -> None:
     for request in perdure.sync.updates(approval):
         request.reject("no")  # E
     importing.start("line").send(approval, "yes")  # E
+    importing.start_with_update(approval, "yes")("line")  # E
+    importing.options(id="a").start_with_update(approval, order)(1)  # E
+    answer: str = importing.start_with_update(approval, order)("line").answer(int)  # E
+    print(answer)
+    perdure.sync.start(importing.start_with_update(approval, order), 1)  # E
 
 
 async def colours(order: Order) -> None:

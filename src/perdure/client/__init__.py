@@ -5,7 +5,7 @@ from perdure.client import replaying as replaying
 from perdure.client.blocking_handles import BlockingHandle
 from perdure.client.colours import blocking, on_loop, where
 from perdure.client.current import App, bound_app, check_process, current_app, open_apps
-from perdure.client.handles import Handle, started_handle
+from perdure.client.handles import Handle, asked_handle, started_handle
 from perdure.client.operations import (
     Operation,
     call_to_start,
@@ -24,6 +24,7 @@ __all__ = [
     "BlockingHandle",
     "Handle",
     "Operation",
+    "asked_handle",
     "blocking",
     "bound_app",
     "call_to_start",

@@ -89,6 +89,14 @@ class BlockingHandle(AnyHandle[R_co]):
         return self._now(lambda: self._update(topic, payload, id, type, timeout))
 
     @overload
+    def answer(self, type: type[D], timeout: Duration | None = None) -> D: ...
+    @overload
+    def answer(self, type: None = None, timeout: Duration | None = None) -> Any: ...
+    def answer(self, type: Any = None, timeout: Duration | None = None) -> Any:
+        """Wait for the answer to the update with which the run was started; see `Handle.answer`."""
+        return self._now(self._answer(type, timeout))
+
+    @overload
     def get_event(self, key: Topic[T], *, timeout: Duration | None = None) -> T: ...
     @overload
     def get_event(self, key: Topic[T], *, timeout: Duration | None = None, default: D) -> T | D: ...

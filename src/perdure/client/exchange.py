@@ -75,18 +75,26 @@ def _send_outside(app: App, outgoing: Sequence[Message]) -> Operation:
             raise has_ended(record.id) if record.ended else no_such_run(record.id)
 
 
-def getting(app: App, id: str, event: Named, timeout: Duration | None, default: Any) -> Operation:
-    """Wait for an event and return its last value."""
+def getting(
+    app: App, id: str, event: Named, timeout: Duration | None, default: Any, known: int | None = None
+) -> Operation:
+    """Wait for an event and return its last value.
+
+    `known` is the key of the run, if the caller knows it: then its next lives are followed from there on, and an event
+    that it set before it went on as new is found. An id alone means the life of today.
+    """
     check_text(id, "id of a run")
     seconds = None if timeout is None else seconds_of(timeout, "timeout=")
     branch = current.get()
     if branch is not None:
-        return or_default(events.get_event(branch, id, event.name, event.payload, seconds), default)
-    return or_default(_get_outside(app, id, event, seconds), default)
+        return or_default(events.get_event(branch, id, event.name, event.payload, seconds, known), default)
+    return or_default(_get_outside(app, id, event, seconds, known), default)
 
 
-def _get_outside(app: App, id: str, event: Named, timeout: float | None) -> Operation:
-    key, _ = yield Use(lambda: found(app, id))
+def _get_outside(app: App, id: str, event: Named, timeout: float | None, known: int | None) -> Operation:
+    key = known
+    if key is None:
+        key, _ = yield Use(lambda: found(app, id))
     signal = app.runtime.event_of(key, event.name)
     try:
         yield Await(signal, timeout)
@@ -131,7 +139,18 @@ def listing(app: App, id: str) -> Operation:
 
 def update_message(id: str, name: str, value: bytes, update: str) -> Message:
     """An update on its way: a message, whose id the answer will carry."""
-    return Message(id, UPDATE + name, msgspec.json.encode(Letter(update, msgspec.Raw(value))), key=update)
+    return Message(id, *update_letter(name, value, update), key=update)
+
+
+def update_letter(name: str, value: bytes, update: str) -> tuple[str, bytes]:
+    """Topic and text of the message that is an update."""
+    return UPDATE + name, msgspec.json.encode(Letter(update, msgspec.Raw(value)))
+
+
+def new_update() -> str:
+    """An id for an update that was given none; inside a workflow a replay gives the same."""
+    branch = current.get()
+    return str(branch.uuid4() if branch is not None else uuid.uuid4())
 
 
 def updating(
@@ -144,13 +163,19 @@ def updating(
 ) -> Operation:
     """Ask a run for something and wait for its answer; once for each update id."""
     name, value = request
-    branch = current.get()
-    update = update or str(branch.uuid4() if branch is not None else uuid.uuid4())
+    update = update or new_update()
     try:
         yield from sending(app, [update_message(id, name, value, update)])
     except RunEnded:
         pass  # perhaps it answered this very update before; else the wait says how it ended
-    return (yield from getting(app, id, Named(ANSWER + update, answer), timeout, MISSING))
+    return (yield from answering(app, id, update, answer, timeout))
+
+
+def answering(
+    app: App, id: str, update: str, answer: Payload, timeout: Duration | None, known: int | None = None
+) -> Operation:
+    """Wait for the answer to an update."""
+    return getting(app, id, Named(ANSWER + update, answer), timeout, MISSING, known)
 
 
 def receiving(caller: Branch, topic: Named, seconds: float | None, default: Any) -> Operation:

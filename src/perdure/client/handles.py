@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Generic, TypeVar, overload
 
 from perdure.client.colours import on_loop
 from perdure.client.current import App
-from perdure.client.exchange import MISSING, getting, listing, reading, sending, updating
+from perdure.client.exchange import (
+    MISSING,
+    answering,
+    getting,
+    listing,
+    new_update,
+    reading,
+    sending,
+    update_letter,
+    updating,
+)
 from perdure.client.managing import Command, cancelling
 from perdure.client.operations import (
     Operation,
@@ -24,6 +35,7 @@ from perdure.client.topics import Topic, named, written
 from perdure.core.effects import Use
 from perdure.core.messages import Message
 from perdure.core.starting import Start, Started
+from perdure.errors import PerdureError
 from perdure.models import Discarded, Duration, EventInfo, Item, RunInfo, Status, StepInfo
 from perdure.serial import Payload
 
@@ -36,8 +48,16 @@ H = TypeVar("H", bound="AnyHandle[Any]")
 class AnyHandle(Generic[R_co]):
     """What both colours of handle have."""
 
-    def __init__(self, app: App, id: str, result: Payload, started: Started | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        id: str,
+        result: Payload,
+        started: Started | None = None,
+        update: str | None = None,
+    ) -> None:
         self._app, self.id, self._result = app, id, result
+        self._update_id = update
         self._key = started.key if started else None
         self.created = started.created if started else False
         """Whether this start made the run; False: it was there, and the start attached to it."""
@@ -69,6 +89,16 @@ class AnyHandle(Generic[R_co]):
     ) -> Operation:
         answer = Payload.of(Any if type is None else type)
         return updating(self._app, self.id, written(topic, payload), id, answer, timeout)
+
+    def _answer(self, type: Any, timeout: Duration | None) -> Callable[[], Operation]:
+        update, known = self._update_id, self._key
+        if update is None:
+            raise PerdureError(
+                f"the run {self.id} was not started by start_with_update(...) with this handle, so there is no answer to "
+                "wait for: ask by update(...), with the id of the update, if it was asked before"
+            )
+        answer = Payload.of(Any if type is None else type)
+        return lambda: answering(self._app, self.id, update, answer, timeout, known)
 
     def _get_event(
         self, key: Topic[Any] | str, type: Any, timeout: Duration | None, default: Any
@@ -195,6 +225,25 @@ class Handle(AnyHandle[R_co]):
         return on_loop(lambda: self._update(topic, payload, id, type, timeout), self._app)
 
     @overload
+    def answer(self, type: type[D], timeout: Duration | None = None) -> Coroutine[object, None, D]: ...
+    @overload
+    def answer(self, type: None = None, timeout: Duration | None = None) -> Coroutine[object, None, Any]: ...
+    def answer(self, type: Any = None, timeout: Duration | None = None) -> Coroutine[object, None, Any]:
+        """Wait for the answer to the update with which the run was started, by `start_with_update`.
+
+        Args:
+            type: of the answer; anything that JSON has, by default.
+            timeout: seconds or `timedelta` to wait; the update stays with the run, and can be waited for again.
+
+        Raises:
+            PerdureError: the handle is not one that `start_with_update` made.
+            RunEnded: the run ended without an answer.
+            WaitTimeout: it took longer.
+            Exception: whatever the run rejected it with.
+        """
+        return on_loop(self._answer(type, timeout), self._app)
+
+    @overload
     def get_event(self, key: Topic[T], *, timeout: Duration | None = None) -> Coroutine[object, None, T]: ...
     @overload
     def get_event(
@@ -251,3 +300,13 @@ def started_handle(app: App, what: Start, kind: type[H]) -> Operation:
     """The operation that starts a run and returns its handle, of the colour asked for."""
     started: Started = yield from starting(app, what)
     return kind(app, started.id, result_payload(what.definition), started)
+
+
+def asked_handle(
+    app: App, what: Start, request: tuple[str, bytes], update: str | None, kind: type[H]
+) -> Operation:
+    """As `started_handle`, of a run that is asked for an update in the same commit; once for each update id."""
+    update = update or new_update()
+    what = replace(what, update=(*update_letter(*request, update), update))
+    started: Started = yield from starting(app, what)
+    return kind(app, started.id, result_payload(what.definition), started, update)

@@ -64,6 +64,7 @@ def replay_history(history: History, settings: Settings) -> ReplayInfo:
         )
     replayer = Replayer(
         history,
+        datetime.now(UTC),
         exceptions=settings.exceptions,
         middleware=settings.middleware,
         instances=settings.instances,

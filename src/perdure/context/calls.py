@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from perdure.client import Handle, current_app, on_loop, started_handle
+from perdure.client import Handle, current_app, on_loop
 from perdure.context.branch import async_branch, branch_of
 from perdure.core.drive import drive
 from perdure.core.registry import Definition
-from perdure.declare import AsyncStartable, AsyncStep, BlockingStartable, BlockingStep
+from perdure.declare import AsyncStep, BlockingStep, Startable
 from perdure.declare.steps import operation_of
 
 P = ParamSpec("P")
@@ -33,16 +33,15 @@ async def _run_step(definition: Definition, args: tuple[Any, ...], kwargs: Mappi
 
 
 def start(
-    workflow: AsyncStartable[P, R] | BlockingStartable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    workflow: Startable[P, R], /, *args: P.args, **kwargs: P.kwargs
 ) -> Coroutine[object, None, Handle[R]]:
     """Start a run of a workflow of either colour, and return its handle.
 
     Args:
-        workflow: the workflow, or what its `.options(...)` returned.
+        workflow: the workflow, or what its `.options(...)` or `.start_with_update(...)` returned.
         args: its arguments.
         kwargs: its keyword arguments.
     """
-    if not isinstance(workflow, AsyncStartable | BlockingStartable):
+    if not isinstance(workflow, Startable):
         raise TypeError(f"perdure.start(...) takes a workflow, or its .options(...), not {workflow!r}")
-    what, app = workflow.what(args, kwargs), current_app()
-    return on_loop(lambda: started_handle(app, what, Handle), app, "perdure.sync.start")
+    return on_loop(workflow.starts(args, kwargs, Handle), current_app(), "perdure.sync.start")

@@ -37,17 +37,24 @@ def set_event(branch: Branch, key: str, value: bytes, *, failed: bool = False) -
 
 
 def get_event(
-    branch: Branch, id: str, key: str, payload: Payload, timeout: float | None = None
+    branch: Branch,
+    id: str,
+    key: str,
+    payload: Payload,
+    timeout: float | None = None,
+    known: int | None = None,
 ) -> Generator[Any, Any, Any]:
-    """Wait until a run has set an event, and return its last value."""
+    """Wait until a run has set an event, and return its last value; `known` is the key of the run, if the code knows it."""
     run = branch.run
 
     def produce(call: Call) -> Generator[Any, Any, Told]:
         yield from run.barrier()
-        found = yield Use(run.runtime.find, (id,))
-        if found is None:
-            return failure(run, no_such_run(id))
-        target = found[0]
+        target = known
+        if target is None:
+            found = yield Use(run.runtime.find, (id,))
+            if found is None:
+                return failure(run, no_such_run(id))
+            target = found[0]
         news = signal = run.runtime.event_of(target, key)
         seconds = timeout
         try:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NoReturn, cast
 
 from perdure.core.branch import Unwind
@@ -68,6 +67,7 @@ class Replayer:
     def __init__(
         self,
         history: History,
+        now: datetime,
         *,
         exceptions: tuple[type[BaseException], ...] = (),
         middleware: tuple[Middleware, ...] = (),
@@ -79,7 +79,7 @@ class Replayer:
         self.over = Signal()
         self.reached: Call | None = None
         self.last: EndRecord | Park | None = None
-        self._keys = -1
+        self._keys, self._now = -1, now
 
     # -- what it keeps ---------------------------------------------------------------------------
 
@@ -164,11 +164,11 @@ class Replayer:
 
     def now(self) -> datetime:
         """The time here; nothing that is recorded depends on it."""
-        return datetime.now(UTC)
+        return self._now
 
     def monotonic(self) -> float:
-        """Seconds that only go forward."""
-        return time.monotonic()
+        """Nothing is measured."""
+        return 0.0
 
     def can_run(self, definition: WorkflowDefinition, version: str | None) -> bool:
         """Nothing is run here but the one."""

@@ -47,6 +47,8 @@ class Start:
     options: StartOptions
     definition: WorkflowDefinition | None
     context: Mapping[str, Any] = field(default_factory=dict)
+    update: tuple[str, bytes, str] | None = None
+    """What the run is asked for in the same commit: topic, letter, and the update's id, which is the message's key."""
 
 
 @dataclass(slots=True)
@@ -76,9 +78,12 @@ def begin(runtime: Runtime, what: Start, new_id: str) -> Starting:
 
 def message_with(what: Start, record: StartRecord, key: str) -> MessageRecord | None:
     """The message that goes with a start, in the same commit; to a run that is there already it is just sent."""
-    if what.options.send is None:
+    if what.update is not None:
+        topic, value, key = what.update
+    elif what.options.send is not None:
+        topic, value = what.options.send
+    else:
         return None
-    topic, value = what.options.send
     born = record.run if what.options.on_conflict == "reject" else None
     return MessageRecord(record.run, record.id, topic, value, key, born=born, workflow=what.workflow)
 
@@ -111,7 +116,8 @@ def confirmed(runtime: Runtime, what: Start, starting: Starting) -> Generator[An
             "started again without harm"
         ) from ticket.error
     started = settled(record, what)
-    if starting.message is not None and starting.message.outcome is Outcome.LOST:
+    # Of an update this is no error yet: perhaps the run answered it before, else the wait says how it ended.
+    if starting.message is not None and starting.message.outcome is Outcome.LOST and what.update is None:
         raise has_ended(record.id)
     return started
 

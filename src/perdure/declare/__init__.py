@@ -10,6 +10,7 @@ from perdure.declare.workflows import (
     AsyncWorkflow,
     BlockingStartable,
     BlockingWorkflow,
+    Startable,
     workflow,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "BlockingStep",
     "BlockingWorkflow",
     "Connection",
+    "Startable",
     "step",
     "transaction",
     "workflow",

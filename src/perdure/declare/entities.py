@@ -29,7 +29,6 @@ from perdure.store.records import Ticket
 
 P = ParamSpec("P")
 R = TypeVar("R")
-S_contra = TypeVar("S_contra", contravariant=True)
 LONGEST_KEY: Final = 256
 """Characters: the type, a key and an id share an entry of an index, which has 2,700 bytes."""
 
@@ -100,10 +99,10 @@ def check_key(key: str) -> str:
     return check_text(key, "key of an object", longest=LONGEST_KEY)
 
 
-class Command(Generic[S_contra, P, R]):
+class Command(Generic[P, R]):
     """A decorated method: on the class the durable command, on an instance the plain method."""
 
-    def __init__(self, function: Callable[Concatenate[S_contra, P], R]) -> None:
+    def __init__(self, function: Callable[Concatenate[Any, P], R]) -> None:
         self.__wrapped__ = self.function = function
         self.__doc__ = function.__doc__
         self.name = function.__name__
@@ -113,7 +112,7 @@ class Command(Generic[S_contra, P, R]):
     @overload
     def __get__(self, instance: None, owner: type) -> EntityCommand[P, R]: ...
     @overload
-    def __get__(self, instance: S_contra, owner: type | None = None) -> Callable[P, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[P, R]: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """The plain method of an instance, or the command of the class."""
         if instance is not None:
@@ -128,7 +127,7 @@ class Command(Generic[S_contra, P, R]):
         return made
 
 
-def command(function: Callable[Concatenate[S_contra, P], R], /) -> Command[S_contra, P, R]:
+def command(function: Callable[Concatenate[Any, P], R], /) -> Command[P, R]:
     """Make a method of an `Entity` a command: `await Account.withdraw("alice", amount)`.
 
     It is a plain function of the object's fields and its arguments: no steps, no I/O, no clock; it may be run again

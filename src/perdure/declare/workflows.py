@@ -8,6 +8,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypedDict, TypeV
 from perdure.client import (
     BlockingHandle,
     Handle,
+    Operation,
+    asked_handle,
     blocking,
     current_app,
     on_loop,
@@ -15,7 +17,7 @@ from perdure.client import (
     started_handle,
     where,
 )
-from perdure.client.topics import Topic
+from perdure.client.topics import Topic, written
 from perdure.core.branch import current
 from perdure.core.drive import drive, drive_blocking
 from perdure.core.middleware import context_of_start
@@ -25,7 +27,7 @@ from perdure.declare.calls import child_call, direct_call
 from perdure.declare.function import Decorated, unwrapped
 from perdure.errors import DefinitionError, WrongColour
 from perdure.models import Duration, OnConflict, ParentClose, StartOptions, seconds_of
-from perdure.serial import Signature, check_size
+from perdure.serial import Signature, check_size, check_text
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -48,7 +50,7 @@ class Options(TypedDict, total=False):
     parent_close: ParentClose
 
 
-class _Startable(Decorated[P, R]):
+class Startable(Decorated[P, R]):
     """A workflow with options for its start."""
 
     definition: WorkflowDefinition
@@ -57,7 +59,7 @@ class _Startable(Decorated[P, R]):
         self, definition: WorkflowDefinition, options: StartOptions, receiver: tuple[Any, ...] = ()
     ) -> None:
         super().__init__(definition)
-        self._options, self.receiver = options, receiver
+        self.chosen, self.receiver = options, receiver
 
     def what(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
         """What a call with these arguments starts; wrong ones raise here, in the caller."""
@@ -68,11 +70,55 @@ class _Startable(Decorated[P, R]):
             receiver = current_app().runtime.name_of_instance(*self.received(()))
         stored = check_size(signature.encode_call(args, kwargs, receiver), what="the arguments")
         name, runtime = self.definition.name, current_app().runtime
-        context = context_of_start(runtime, name, self._options.id)
-        return Start(name, stored, self._options, self.definition, context)
+        context = context_of_start(runtime, name, self.chosen.id)
+        return Start(name, stored, self.chosen, self.definition, context)
+
+    def starts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: Any) -> Callable[[], Operation]:
+        """What makes the operation that starts a run and returns its handle; wrong arguments raise here."""
+        what, app = self.what(args, kwargs), current_app()
+        return lambda: started_handle(app, what, kind)
 
 
-class AsyncStartable(_Startable[P, R]):
+class _WithUpdate(Startable[P, R]):
+    """A workflow that is asked for an update as it is started."""
+
+    def __init__(
+        self, workflow: Startable[P, R], topic: Topic[Any] | str, payload: Any, update_id: str | None
+    ) -> None:
+        super().__init__(workflow.definition, workflow.chosen, workflow.receiver)
+        if self.chosen.send is not None:
+            raise ValueError(
+                "start_with_update(...) and options(send=...) exclude each other: a start takes one message with it; "
+                "send the other by handle.send(...)"
+            )
+        self._request = written(topic, payload)
+        self._update_id = None if update_id is None else check_text(update_id, "update_id=")
+
+    def starts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: Any) -> Callable[[], Operation]:
+        """What makes the operation that starts a run with its update, and returns its handle."""
+        what, app = self.what(args, kwargs), current_app()
+        return lambda: asked_handle(app, what, self._request, self._update_id, kind)
+
+
+class AsyncWithUpdate(_WithUpdate[P, R]):
+    """An `async def` workflow with the update it is started with; see `AsyncStartable.start_with_update`."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, Handle[R]]:
+        """Start a run in the background and return its handle, once start and update are durable."""
+        return on_loop(self.starts(args, kwargs, Handle), current_app(), "perdure.sync.start")
+
+
+class BlockingWithUpdate(_WithUpdate[P, R]):
+    """A `def` workflow with the update it is started with; see `AsyncStartable.start_with_update`."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> BlockingHandle[R]:
+        """Start a run in the background and return its handle, once start and update are durable."""
+        instead = f"`await perdure.start({self.__qualname__}.options(...).start_with_update(...), ...)`"
+        starts = self.starts(args, kwargs, BlockingHandle)
+        return cast("BlockingHandle[R]", blocking(starts, current_app(), instead))
+
+
+class AsyncStartable(Startable[P, R]):
     """An `async def` workflow, with options."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
@@ -93,11 +139,41 @@ class AsyncStartable(_Startable[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, Handle[R]]:
         """Start a run in the background and return its handle, once the start is durable."""
-        what, app = self.what(args, kwargs), current_app()
-        return on_loop(lambda: started_handle(app, what, Handle), app, "perdure.sync.start")
+        return on_loop(self.starts(args, kwargs, Handle), current_app(), "perdure.sync.start")
+
+    @overload
+    def start_with_update(
+        self, topic: Topic[S], payload: S, *, update_id: str | None = None
+    ) -> AsyncWithUpdate[P, R]: ...
+    @overload
+    def start_with_update(
+        self, topic: str, payload: Any, *, update_id: str | None = None
+    ) -> AsyncWithUpdate[P, R]: ...
+    def start_with_update(
+        self, topic: Topic[Any] | str, payload: Any, *, update_id: str | None = None
+    ) -> AsyncWithUpdate[P, R]:
+        """Return what starts a run and asks it for an update in one commit: call it with the workflow's arguments.
+
+        The handle's `answer()` waits for the answer. If there is a run with this id already (`options(id=...)`), it is
+        just asked, once for each update id; if it has ended, `answer()` has what it answered to this id before.
+
+        Args:
+            topic: name of the update, or a `Topic`.
+            payload: what is asked.
+            update_id: idempotency key of the update; each call is an update of its own, by default.
+
+        Raises:
+            ValueError: the options have `send=`, or the name or the id is none.
+            SerializationError: the payload is no value of the topic's type.
+
+        Example:
+            handle = await cart.options(id="cart-7").start_with_update("add", item, update_id="click-1")("anna")
+            total = await handle.answer(Decimal)
+        """
+        return AsyncWithUpdate(self, topic, payload, update_id)
 
 
-class BlockingStartable(_Startable[P, R]):
+class BlockingStartable(Startable[P, R]):
     """A `def` workflow, with options."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -114,11 +190,23 @@ class BlockingStartable(_Startable[P, R]):
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> BlockingHandle[R]:
         """Start a run in the background and return its handle, once the start is durable."""
-        what, app = self.what(args, kwargs), current_app()
+        starts = self.starts(args, kwargs, BlockingHandle)
         instead = f"`await perdure.start({self.__qualname__}, ...)`"
-        return cast(
-            "BlockingHandle[R]", blocking(lambda: started_handle(app, what, BlockingHandle), app, instead)
-        )
+        return cast("BlockingHandle[R]", blocking(starts, current_app(), instead))
+
+    @overload
+    def start_with_update(
+        self, topic: Topic[S], payload: S, *, update_id: str | None = None
+    ) -> BlockingWithUpdate[P, R]: ...
+    @overload
+    def start_with_update(
+        self, topic: str, payload: Any, *, update_id: str | None = None
+    ) -> BlockingWithUpdate[P, R]: ...
+    def start_with_update(
+        self, topic: Topic[Any] | str, payload: Any, *, update_id: str | None = None
+    ) -> BlockingWithUpdate[P, R]:
+        """Return what starts a run and asks it for an update in one commit; see `AsyncStartable.start_with_update`."""
+        return BlockingWithUpdate(self, topic, payload, update_id)
 
 
 class AsyncWorkflow(AsyncStartable[P, R]):

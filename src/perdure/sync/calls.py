@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ParamSpec, TypeVar, cast
 
 from perdure.client import BlockingHandle as Handle
-from perdure.client import blocking, current_app, started_handle
+from perdure.client import blocking, current_app
 from perdure.context.branch import blocking_branch
 from perdure.core.drive import drive_blocking
-from perdure.declare import AsyncStartable, AsyncStep, BlockingStartable, BlockingStep
+from perdure.declare import AsyncStep, BlockingStep, Startable
 from perdure.declare.steps import operation_of
 
 P = ParamSpec("P")
@@ -23,12 +23,9 @@ def run_step(step: AsyncStep[P, R] | BlockingStep[P, R], /, *args: P.args, **kwa
     return cast("R", drive_blocking(operation, branch.run.runtime, branch.run.host))
 
 
-def start(
-    workflow: AsyncStartable[P, R] | BlockingStartable[P, R], /, *args: P.args, **kwargs: P.kwargs
-) -> Handle[R]:
+def start(workflow: Startable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
     """Start a run of a workflow of either colour; see `perdure.start`."""
-    if not isinstance(workflow, AsyncStartable | BlockingStartable):
+    if not isinstance(workflow, Startable):
         raise TypeError(f"perdure.sync.start(...) takes a workflow, or its .options(...), not {workflow!r}")
-    what, app = workflow.what(args, kwargs), current_app()
-    handle: Handle[R] = blocking(lambda: started_handle(app, what, Handle), app, "`await perdure.start(...)`")
-    return handle
+    starts = workflow.starts(args, kwargs, Handle)
+    return cast("Handle[R]", blocking(starts, current_app(), "`await perdure.start(...)`"))
