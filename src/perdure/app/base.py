@@ -143,6 +143,15 @@ class BaseApp:
         """Name of perdure's schema in it."""
         return self._schema
 
+    def for_code(self) -> dict[str, Any]:
+        """Those of its settings that code of workflows needs, wherever that is run."""
+        settings = self._settings
+        return {
+            "exceptions": settings.exceptions,
+            "middleware": settings.middleware,
+            "instances": settings.instances,
+        }
+
     def hurry(self) -> None:
         """While the app is being closed: wait for no run any longer, hand them over now."""
         if self._engine is not None:
@@ -219,9 +228,7 @@ class BaseApp:
 
     def replay_operation(self, command: Command, within: float) -> Operation:
         """The operation that replays runs."""
-        settings = self._settings
-        given = replaying.Settings(settings.exceptions, settings.middleware, settings.instances, within)
-        return replaying.replaying(self, command, given)
+        return replaying.replaying(self, command, replaying.Settings(**self.for_code(), within=within))
 
 
 def filter_of(where: RunFilter | None, filters: Mapping[str, Any]) -> RunFilter:

@@ -16,8 +16,10 @@ from perdure._version import __version__
 from perdure.cli.cancel import cancel
 from perdure.cli.check import check
 from perdure.cli.exits import EXPLAINED, Exit, Failure, failure_of
+from perdure.cli.export import export, load
 from perdure.cli.ls import ls
 from perdure.cli.migrate import migrate
+from perdure.cli.replay import replay
 from perdure.cli.resume import resume
 from perdure.cli.show import show
 from perdure.cli.worker import worker
@@ -54,7 +56,7 @@ def commands() -> None:
     """Durable workflows on Postgres: run workers, look at runs, act on them."""
 
 
-for _command in (worker, check, migrate, ls, show, resume, cancel):
+for _command in (worker, check, migrate, ls, show, resume, cancel, export, load, replay):
     commands.add_command(_command)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from perdure.cli.exits import Exit, Failure
-from perdure.cli.loading import load
+from perdure.cli.loading import App, load
 from perdure.cli.options import output_option
 from perdure.cli.writing import Form, safe, write_json
 from perdure.core.registry import workflows
@@ -31,7 +31,7 @@ def check(target: str, form: Form) -> None:
 
     Ends with 0 if nothing is found, 1 if something is, and 2 if the module cannot be imported.
     """
-    _import(target)
+    import_workflows(target)
     if not workflows:
         raise Failure(
             Exit.USAGE,
@@ -46,17 +46,17 @@ def check(target: str, form: Form) -> None:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _import(target: str) -> None:
-    """Import the module, so that its workflows are known.
+def import_workflows(target: str) -> App | None:
+    """Import a module, so that its workflows are known; return its app, if it has one.
 
     Raises:
         Failure: it is not there, it cannot be imported, or it has no such app.
     """
     try:
-        load(target)
+        return load(target)
     except Failure as failure:
         if target in sys.modules:
-            return  # a module without an app, or with several: its workflows are known all the same
+            return None  # a module without an app, or with several: its workflows are known all the same
         raise Failure(Exit.USAGE, str(failure)) from None  # a script must be able to tell it from findings
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
@@ -23,8 +23,8 @@ EMBEDDED_FOLDER: Final = ".perdure"
 
 
 @contextmanager
-def client(database: str | None, schema: str | None) -> Iterator[sync.Perdure]:
-    """An open app that runs nothing and changes no schema.
+def client(database: str | None, schema: str | None, **settings: Any) -> Iterator[sync.Perdure]:
+    """An open app that runs nothing and changes no schema; `settings` are further arguments for it.
 
     Raises:
         DatabaseUnavailable: the database cannot be reached, or there is none.
@@ -38,7 +38,7 @@ def client(database: str | None, schema: str | None) -> Iterator[sync.Perdure]:
             f"there is no {EMBEDDED_FOLDER}/ in this folder: go to the one where it is, or name a database "
             "with --database or PERDURE_DATABASE_URL"
         )
-    with sync.Perdure(database, schema=schema, worker=False, migrate=False) as app:
+    with sync.Perdure(database, schema=schema, worker=False, migrate=False, **settings) as app:
         yield app
 
 

@@ -19,7 +19,7 @@ from perdure.core.replaying import History, Replayer, replay
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Kind, ReplayInfo, Status
-from perdure.store import claims
+from perdure.store import archive, claims
 from perdure.store.archive import Export, stored
 from perdure.store.claims import ClaimedRun
 
@@ -113,6 +113,16 @@ def history_of(claimed: ClaimedRun, realm: str, end: Any = None) -> History:
         claimed.seed,
         end,
     )
+
+
+def replay_document(document: bytes | str, settings: Settings) -> tuple[ReplayInfo, ...]:
+    """Replay exported histories; needs no database.
+
+    Raises:
+        ValueError: it is no export, or of a newer format.
+    """
+    export = archive.decode(document)
+    return tuple(replay_history(each, settings) for each in histories_of(export))
 
 
 def histories_of(export: Export) -> Iterator[History]:
