@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from perdure import client
 from perdure.app.settings import at_least_one, setting, truth
-from perdure.client import Operation, act, read
+from perdure.client import Operation, act, check_tags, read
 from perdure.core.branch import current
 from perdure.core.middleware import Middleware
 from perdure.core.runtime import Runtime
@@ -226,6 +226,17 @@ class BaseApp:
     def resume_operation(self, which: str | Sequence[str] | RunFilter) -> Operation:
         """The operation that resumes runs."""
         return read("runs.resume", lambda: act(self, which, self.resume_runs), Payload.of(int))
+
+    def set_tags_operation(
+        self, which: str | Sequence[str] | RunFilter, tags: Mapping[str, Any]
+    ) -> Operation:
+        """The operation that changes tags of runs."""
+        checked = check_tags(tags)
+
+        def change(keys: Sequence[int]) -> list[int]:
+            return stored.set_tags(self.database, keys, checked)
+
+        return read("runs.set_tags", lambda: act(self, which, change), Payload.of(int))
 
 
 def filter_of(where: RunFilter | None, filters: Mapping[str, Any]) -> RunFilter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from perdure.app.base import filter_of
@@ -43,6 +43,19 @@ class Runs:
         """Have parked and failed runs go on where they stopped, on today's code; return how many do."""
         return on_loop(lambda: self._app.resume_operation(which), self._app)
 
+    def set_tags(self, which: Which, tags: Mapping[str, Any]) -> Coroutine[object, None, int]:
+        """Merge tags into those of runs, by id, ids or filter; return how many runs that were.
+
+        Args:
+            which: the runs, ended ones too.
+            tags: names to JSON values; a tag that is None is taken away.
+
+        Raises:
+            ValueError: they are no tags.
+            WorkflowNotFound: a single id was given, and no run has it.
+        """
+        return on_loop(lambda: self._app.set_tags_operation(which, tags), self._app)
+
     def list(self, where: RunFilter | None = None, **filters: Any) -> Coroutine[object, None, list[RunInfo]]:
         """Runs that match a `RunFilter`, or its fields as keywords; newest first.
 
@@ -75,6 +88,10 @@ class BlockingRuns:
     def resume(self, which: Which) -> int:
         """Have parked and failed runs go on where they stopped, on today's code; return how many do."""
         return cast("int", blocking(lambda: self._app.resume_operation(which), self._app))
+
+    def set_tags(self, which: Which, tags: Mapping[str, Any]) -> int:
+        """Merge tags into those of runs, by id, ids or filter; return how many runs that were."""
+        return cast("int", blocking(lambda: self._app.set_tags_operation(which, tags), self._app))
 
     def list(self, where: RunFilter | None = None, **filters: Any) -> list[RunInfo]:
         """Runs that match a `RunFilter`, or its fields as keywords; newest first."""
