@@ -131,7 +131,6 @@ def test_many_are_set_five_hundred_at_a_time(database_url: str) -> None:
 @on_loop
 async def test_what_are_no_tags_is_refused(database_url: str) -> None:
     """In the caller, inside and outside, and nothing is changed."""
-
     async with Perdure(database_url, grace=0) as app:
         await plain.options(id="p")()
         for wrong in ({"a": "\0"}, {"a": float("nan")}, {"a": object()}, {1: "a"}, "text", {"\ud800": 1}):

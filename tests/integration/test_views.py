@@ -169,7 +169,7 @@ def test_one_id_is_found_by_the_index(migrated: str) -> None:
 @pytest.mark.parametrize("view", ["run_list", "step_list", "message_list"])
 def test_views_work_under_a_hostile_schema_name(view: str, database_url: str) -> None:
     """The names inside of functions and views are quoted."""
-    schema = 'we"ird $$ it\'s'
+    schema = "we\"ird $$ it's"
     database = Database(database_url, schema)
     migrate(database)
     database.close()
