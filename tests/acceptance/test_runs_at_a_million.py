@@ -84,11 +84,9 @@ def planned(database: Database, name: str, where: RunFilter) -> Plan:
         parents = [key for (key,) in database.run("keys_of_id", {"id": where.parent})]
     statement = b"explain (analyze, buffers, format json) " + database.statements[name].encode()
     with database.borrow() as connection:
-        for _ in range(2):
-            cursor = connection.execute(
-                statement, filters.parameters(where, parents), binary=True, prepare=False
-            )
-            answer = cursor.fetchone()
+        parameters = filters.parameters(where, parents)
+        connection.execute(statement, parameters, binary=True, prepare=False)
+        answer = connection.execute(statement, parameters, binary=True, prepare=False).fetchone()
     assert answer is not None
     [told] = answer[0]
     nodes = list(walked(told["Plan"]))

@@ -13,7 +13,7 @@ pass, so that it is never read as a token itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, LiteralString, NamedTuple, cast
