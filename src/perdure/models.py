@@ -164,17 +164,15 @@ class RunFilter:
 
 def _is_text(value: Any) -> bool:
     """Whether all text in a value of a filter is text that the database takes."""
-    match value:
-        case str():
-            return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
-        case Mapping():
-            items: Mapping[Any, Any] = value
-            return all(_is_text(key) and _is_text(item) for key, item in items.items())
-        case list() | tuple():
-            several: Sequence[Any] = value
-            return all(map(_is_text, several))
-        case _:
-            return True
+    if isinstance(value, str):
+        return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, Mapping):
+        items: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]  (of whatever it is)
+        return all(_is_text(name) and _is_text(item) for name, item in items.items())
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        several: Sequence[Any] = value  # pyright: ignore[reportUnknownVariableType]  (of whatever it is)
+        return all(_is_text(item) for item in several)
+    return True
 
 
 def one_or_more(value: Any) -> list[Any]:
