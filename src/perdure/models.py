@@ -74,6 +74,7 @@ class Kind(IntEnum):
     STREAM = 12
     PATCH = 13
     COMMAND = 14
+    SET_TAGS = 15
 
 
 class CancelReason(IntEnum):
@@ -113,13 +114,16 @@ class RunFilter:
         queue: name of the queue, or several.
         version: version of the code, or several.
         worker: number of the worker that owns or ended them, or several.
-        tags: tags that the run must have, with these values.
+        tags: tags that the run must have, with these values (`@>` of jsonb).
         ids: exactly these ids.
         prefix: the beginning of the id.
         parent: id of the run that started them.
         created_after: born at or after this time (aware).
         created_before: born before this time (aware).
-        error: text that occurs in the error, or in the reason for parking.
+        finished_after: ended at or after this time (aware).
+        finished_before: ended before this time (aware).
+        error: text that occurs in the error that a run failed with (class, text, traceback), or in the reason for
+            parking.
         limit: at most so many, 100 by default.
         cursor: `RunInfo.cursor` of the last one of the page before.
     """
@@ -135,12 +139,14 @@ class RunFilter:
     parent: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    finished_after: datetime | None = None
+    finished_before: datetime | None = None
     error: str | None = None
     limit: int = 100
     cursor: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("created_after", "created_before"):
+        for name in ("created_after", "created_before", "finished_after", "finished_before"):
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is None:
                 raise ValueError(f"RunFilter({name}=...) needs an aware datetime, such as datetime.now(UTC)")
@@ -149,6 +155,24 @@ class RunFilter:
         if self.status is not None:
             for status in one_or_more(self.status):
                 Status(status)
+        for name in ("workflow", "queue", "version", "tags", "ids", "prefix", "parent", "error"):
+            if not _is_text(getattr(self, name)):
+                raise ValueError(
+                    f"RunFilter({name}=...) holds a NUL or a lone surrogate, which no run can have"
+                )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all text in a value of a filter is text that the database takes."""
+    if isinstance(value, str):
+        return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, Mapping):
+        items: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]  (of whatever it is)
+        return all(_is_text(name) and _is_text(item) for name, item in items.items())
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        several: Sequence[Any] = value  # pyright: ignore[reportUnknownVariableType]  (of whatever it is)
+        return all(_is_text(item) for item in several)
+    return True
 
 
 def one_or_more(value: Any) -> list[Any]:

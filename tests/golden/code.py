@@ -200,3 +200,10 @@ def blocking(text: str) -> list[Any]:
     sync.set_event("so far", told)
     told.append(sync.receive(words))
     return told
+
+
+@workflow(name="golden.tagging")
+async def tagging(text: str) -> str:
+    """Changes its tags."""
+    await perdure.set_tags({"state": text})
+    return text

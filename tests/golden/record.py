@@ -49,6 +49,7 @@ PLAYS: Final[dict[str, tuple[Any, list[Any], Play]]] = {
     "cancelled": (code.cancelled, ["c"], is_cancelled),
     "onward": (code.onward, [2], ends),
     "blocking": (code.blocking, ["b"], waits),
+    "tagging": (code.tagging, ["new"], ends),
 }
 
 

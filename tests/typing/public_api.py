@@ -177,6 +177,7 @@ async def talking(id: str) -> None:
     await perdure.send_many((other, "line", 1) for other in (id, id))
     assert_type(await perdure.set_event(total_so_far, Decimal(5)), None)
     await perdure.set_event("state", {"any": "thing"})
+    assert_type(await perdure.set_tags({"state": "paid", "hold": None}), None)
     assert_type(await perdure.get_event(id, total_so_far), Decimal)
     assert_type(await perdure.get_event(id, total_so_far, timeout=5, default=None), Decimal | None)
     assert_type(await perdure.get_event(id, "state", type=dict[str, int]), dict[str, int])
@@ -200,6 +201,7 @@ def talking_blocking(id: str) -> None:
     assert_type(perdure.sync.send(id, approval, Approval("anna"), key="k"), None)
     perdure.sync.send_many([(id, approval, Approval("anna"))])
     assert_type(perdure.sync.set_event(total_so_far, Decimal(5)), None)
+    assert_type(perdure.sync.set_tags({"state": "paid"}), None)
     assert_type(perdure.sync.get_event(id, total_so_far), Decimal)
     assert_type(perdure.sync.get_event(id, "state", type=str, timeout=1, default=None), str | None)
     for request in perdure.sync.updates(approval):

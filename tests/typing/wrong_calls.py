@@ -162,6 +162,7 @@ async def messages(order: Order) -> None:
     await perdure.receive()  # E
     await perdure.set_event(approval, "yes")  # E
     await perdure.set_event(approval)  # E
+    await perdure.set_tags("paid")  # E
     event: str = await perdure.get_event("a", approval)  # E
     print(event)
     await perdure.get_event(approval)  # E

@@ -118,6 +118,38 @@ def test_sections_are_split_named_and_explained() -> None:
     assert second.text == "delete from {schema}.runs"
 
 
+def test_a_fragment_is_put_into_the_statements_that_name_it() -> None:
+    """Once written, in each of them; strings and quoted names are left alone, and it is no statement."""
+    found = sql.parse(
+        "runs.sql",
+        "-- fragment: of_run\n-- Whose.\nrun = %(run)s and {schema}.f()\n"
+        "-- name: count\n-- Counts.\nselect count(*) from a where {of_run} and b <> '{of_run}{}'\n"
+        '-- name: list\n-- Lists.\nselect "{of_run}" from a where ({of_run})\n',
+    )
+    assert [(section.name, section.text) for section in sql.assemble(found)] == [
+        ("count", "select count(*) from a where run = %(run)s and {schema}.f() and b <> '{of_run}{}'"),
+        ("list", 'select "{of_run}" from a where (run = %(run)s and {schema}.f())'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("-- name: a\n-- S.\nselect {missing}", "a has {missing}"),
+        ("-- name: a\n-- S.\nselect {}", "a has {}"),
+        ("-- name: b\n-- S.\nselect 1\n-- name: a\n-- S.\nselect {b}", "a has {b}"),
+        ("-- fragment: b\n-- S.\n1\n-- name: a\n-- S.\nselect 1", "no statement uses the fragment b"),
+        ("-- fragment: b\n-- S.\n1\n-- fragment: c\n-- S.\n{b}\n-- name: a\n-- S.\nselect {c}", "c has {b}"),
+        ("-- fragment: schema\n-- S.\n1", "no name"),
+        ("-- fragment: b\n1", "needs a comment"),
+    ],
+)
+def test_a_fragment_that_breaks_the_form_is_refused(text: str, reason: str) -> None:
+    """Unknown ones, statements in place of them, unused ones, and fragments in fragments."""
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        sql.assemble(sql.parse("bad.sql", text))
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -156,6 +156,17 @@ class BlockingRuns:
         found = blocking(lambda: managing.loading(self._app, document, prefix, reason), self._app)
         return cast("tuple[str, ...]", found)
 
+    def set_tags(
+        self,
+        which: Which,
+        tags: Mapping[str, Any],
+        *,
+        reason: str | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Merge tags into those of runs; return how many runs that were. See `Runs.set_tags`."""
+        return self._reached(managing.tagging(self._app, Command(which, reason, progress), tags))
+
     def set_output(self, id: str, step: str, value: Any, *, reason: str | None = None) -> None:
         """Correct what a step was recorded with. See `Runs.set_output`."""
         blocking(lambda: managing.correcting(self._app, id, step, value, reason), self._app)

@@ -281,6 +281,29 @@ class Runs:
         """
         return on_loop(lambda: managing.loading(self._app, document, prefix, reason), self._app)
 
+    def set_tags(
+        self,
+        which: Which,
+        tags: Mapping[str, Any],
+        *,
+        reason: str | None = None,
+        progress: Progress | None = None,
+    ) -> Coroutine[object, None, int]:
+        """Merge tags into those of runs; return how many runs that were.
+
+        Args:
+            which: id, ids or filter; ended ones too.
+            tags: names to JSON values; a tag that is None is taken away.
+            reason: for the audit.
+            progress: called with the number reached so far.
+
+        Raises:
+            ValueError: they are no tags.
+            WorkflowNotFound: a single id was given, and no run has it.
+        """
+        command = Command(which, reason, progress)
+        return on_loop(lambda: managing.tagging(self._app, command, tags), self._app)
+
     def set_output(
         self, id: str, step: str, value: Any, *, reason: str | None = None
     ) -> Coroutine[object, None, None]:

@@ -9,6 +9,7 @@ from perdure.client.handles import Handle, asked_handle, started_handle
 from perdure.client.operations import (
     Operation,
     call_to_start,
+    check_tags,
     detail,
     new_id,
     options_of,
@@ -29,6 +30,7 @@ __all__ = [
     "bound_app",
     "call_to_start",
     "check_process",
+    "check_tags",
     "current_app",
     "detail",
     "new_id",

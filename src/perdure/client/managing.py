@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from perdure.client.current import App
-from perdure.client.operations import Operation, arguments_of, describe, read
+from perdure.client.operations import Operation, arguments_of, check_tags, describe, read
 from perdure.core.branch import current
 from perdure.core.registry import steps, workflows
 from perdure.errors import PerdureError, WorkflowConflict
@@ -145,6 +145,14 @@ def timing(app: App, command: Command, timeout: Duration | None) -> Operation:
         "set_timeout",
         command,
         lambda runs: operations.set_deadlines(app.database, _keys(runs), note, seconds),
+    )
+
+
+def tagging(app: App, command: Command, tags: Mapping[str, Any]) -> Operation:
+    """Change tags of runs."""
+    checked, note = check_tags(tags), note_of(app, command.reason)
+    return _changing(
+        app, "set_tags", command, lambda runs: operations.set_tags(app.database, _keys(runs), note, checked)
     )
 
 

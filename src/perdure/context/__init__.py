@@ -7,6 +7,7 @@ from perdure.context.concurrency import Winner, map_steps, race, shield, timeout
 from perdure.context.events import get_event, set_event
 from perdure.context.messages import Request, receive, send, send_many, updates
 from perdure.context.streams import close_stream, heartbeat, read_stream, write_stream
+from perdure.context.tags import set_tags
 from perdure.context.undoing import Saga, saga
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "send",
     "send_many",
     "set_event",
+    "set_tags",
     "shield",
     "sleep",
     "sleep_until",

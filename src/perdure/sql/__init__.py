@@ -2,7 +2,8 @@
 
 Statements live in `*.sql` files so that they read as prose, and are found by name: a section begins
 with `-- name: claim_runs`, goes on with comment lines that say which transition it is and why it is
-safe, and ends with the SQL. `{schema}` stands for the quoted schema, also inside a string, and
+safe, and ends with the SQL. What several statements share is a fragment, a section that begins with
+`-- fragment: run_filter`: `{run_filter}` in a statement is replaced by it. `{schema}` stands for the quoted schema, also inside a string, and
 `{schema_literal}` for its bare name as a string. The schema is the user's text, so everything it could
 break out of is closed here: in a string its quotes are doubled, comments are dropped (a line break in the
 name would end one), `$$` becomes a tag that the name does not contain, and the name is put in last, in one
@@ -12,7 +13,7 @@ pass, so that it is never read as a token itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, LiteralString, NamedTuple, cast
@@ -23,22 +24,27 @@ if TYPE_CHECKING:
 MAX_IDENTIFIER_BYTES: Final = 63
 """Postgres cuts longer names silently, and two long schemas would become one."""
 
-_SECTION: Final = re.compile(r"^--[ \t]*name:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_SECTION: Final = re.compile(r"^--[ \t]*(name|fragment):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 _MIGRATION: Final = re.compile(r"([0-9]{4})_([a-z0-9_]+)\.sql")
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\{schema\}|\{schema_literal\}|\$\$")
+_INCLUDED: Final = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\{(\w*)\}""")
 _PERCENT: Final = re.compile(r"%%|%")
 # Strings come first, so that two dashes inside one are no comment.
 _LEXEME: Final = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 
 
 class Section(NamedTuple):
-    """One named statement as it stands in its file: tokens in place, comments taken off."""
+    """One named statement as it stands in its file: tokens in place, comments taken off.
+
+    A fragment is a part of statements, and none itself.
+    """
 
     name: str
     file: str
     sentence: str
     text: str
+    fragment: bool = False
 
 
 class Migration(NamedTuple):
@@ -134,7 +140,7 @@ def quote_identifier(name: str) -> str:
 
 @cache
 def sections() -> tuple[Section, ...]:
-    """Return every named statement of the package as its file has it."""
+    """Return every named statement of the package as its file has it, its fragments put in."""
     found = [
         section
         for file in sorted(_files(files(__name__)), key=lambda file: file.name)
@@ -145,11 +151,42 @@ def sections() -> tuple[Section, ...]:
         if section.name in places:
             raise ValueError(f"{section.name} is in {places[section.name]} and again in {section.file}")
         places[section.name] = section.file
-    return tuple(found)
+    return tuple(assemble(found))
+
+
+def assemble(found: Iterable[Section]) -> list[Section]:
+    """Return the statements among these sections, with the fragments that they name put in.
+
+    Raises:
+        ValueError: a statement names a fragment that is not there, a fragment names another, or no statement
+            uses one.
+    """
+    every = list(found)
+    fragments = {section.name: section.text for section in every if section.fragment}
+    unused = set(fragments)
+
+    def put(section: Section) -> Section:
+        def one(match: re.Match[str]) -> str:
+            name = match[1]
+            if name is None or name in ("schema", "schema_literal"):
+                return match[0]
+            if name not in fragments or section.fragment:
+                raise ValueError(
+                    f"{section.file}: {section.name} has {{{name}}}, which stands for nothing there"
+                )
+            unused.discard(name)
+            return fragments[name]
+
+        return section._replace(text=_INCLUDED.sub(one, section.text))
+
+    whole = [put(section) for section in every]
+    if unused:
+        raise ValueError(f"no statement uses the fragment {min(unused)}")
+    return [section for section in whole if not section.fragment]
 
 
 def parse(file: str, text: str) -> list[Section]:
-    """Split the text of one file at its `-- name:` lines; what stands above the first is a preface.
+    """Split the text of one file at its `-- name:` and `-- fragment:` lines; what stands above the first is a preface.
 
     Raises:
         ValueError: SQL without a name, or a name without a sentence or without SQL.
@@ -158,13 +195,13 @@ def parse(file: str, text: str) -> list[Section]:
     if _strip_comments(preface):
         raise ValueError(f"{file}: there is SQL above the first `-- name:`")
     found: list[Section] = []
-    for name, body in zip(parts[::2], parts[1::2], strict=True):
+    for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         sentence, statement = _sentence(body), _strip_comments(body)
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or name.startswith("schema"):
             raise ValueError(f"{file}: {name!r} is no name for a statement: use a-z, 0-9 and _")
         if not sentence or not statement:
             raise ValueError(f"{file}: {name} needs a comment that explains it, then its SQL")
-        found.append(Section(name, file, sentence, statement))
+        found.append(Section(name, file, sentence, statement, kind == "fragment"))
     return found
 
 

@@ -55,6 +55,7 @@ from perdure.store.records import (
     StartRecord,
     StepRecord,
     StreamRecord,
+    TagsRecord,
     Ticket,
     Undoing,
     WaitRecord,
@@ -191,6 +192,8 @@ class BatchWriter:
         yield from send_statements(batch.of(MessageRecord), batch.of(SendRecord), self._worker)
         if events := batch.of(EventRecord):
             yield "add_events", event_columns(events) | self._identity
+        if tags := batch.of(TagsRecord):
+            yield "merge_tags", places(tags) | {"tags": Texts([t.tags for t in tags])} | self._identity
         if items := batch.of(StreamRecord):
             yield "add_stream_items", stream_columns(items) | self._identity
         if waits := batch.of(WaitRecord):

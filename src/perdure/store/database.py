@@ -174,11 +174,25 @@ class Database:
                 self._idle.append(connection)
 
     def run(
-        self, name: str, parameters: Mapping[str, Any] | None = None, answer_within: float = ANSWER_WITHIN
+        self,
+        name: str,
+        parameters: Mapping[str, Any] | None = None,
+        answer_within: float = ANSWER_WITHIN,
+        *,
+        prepare: bool | None = None,
     ) -> list[tuple[Any, ...]]:
-        """Execute one named statement that may safely be repeated, and return its rows."""
+        """Execute one named statement that may safely be repeated, and return its rows.
+
+        Args:
+            name: of the statement.
+            parameters: its values.
+            answer_within: seconds to wait for the answer.
+            prepare: False has it planned for these very values; by default it is prepared where that can be.
+        """
         statement = self.statements[name]
-        return self.repeat(lambda connection: _rows(connection, statement, parameters or {}), answer_within)
+        return self.repeat(
+            lambda connection: _rows(connection, statement, parameters or {}, prepare), answer_within
+        )
 
     def transaction(self, *steps: tuple[str, Mapping[str, Any]]) -> list[list[tuple[Any, ...]]]:
         """Execute named statements as one transaction that may safely be repeated; return the rows of each."""
@@ -213,7 +227,10 @@ class Database:
 
 
 def _rows(
-    connection: Connection, statement: LiteralString, parameters: Mapping[str, Any]
+    connection: Connection,
+    statement: LiteralString,
+    parameters: Mapping[str, Any],
+    prepare: bool | None = None,
 ) -> list[tuple[Any, ...]]:
-    cursor = connection.execute(statement, parameters, binary=True)
+    cursor = connection.execute(statement, parameters, binary=True, prepare=prepare)
     return cursor.fetchall() if cursor.description else []

@@ -126,6 +126,18 @@ def set_deadlines(database: Database, keys: Sequence[int], note: Note, seconds: 
     return Operation(database, note, "set_timeout", keys).run(work)
 
 
+def set_tags(database: Database, keys: Sequence[int], note: Note, tags: Mapping[str, Any]) -> list[int]:
+    """Merge tags into those of runs, also of ended ones; one that is None is taken away."""
+
+    def work(operation: Operation) -> list[int]:
+        operation.do("lock_runs_for_tags")
+        given = {name: value for name, value in tags.items() if value is not None}
+        gone = [name for name, value in tags.items() if value is None]
+        return operation.noted(operation.do("set_tags", given=Jsonb(given), gone=gone), tags=dict(tags))
+
+    return Operation(database, note, "set_tags", keys).run(work)
+
+
 def restart(
     database: Database,
     news: Mapping[int, tuple[int, float | None]],

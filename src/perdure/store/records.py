@@ -318,6 +318,15 @@ class EventRecord(Record):
         self.key, self.value, self.failed = key, value, failed
 
 
+class TagsRecord(Record):
+    """Tags that the step at this position gives its run; a JSON object as text, whose nulls take tags away."""
+
+    __slots__ = ("position", "tags")
+
+    def __init__(self, run: int, position: str, tags: str) -> None:
+        self.run, self.outcome, self.position, self.tags = run, Outcome.PENDING, position, tags
+
+
 class Ticket(Signal):
     """A unit of records on its way to the database; settled after the commit that holds them."""
 

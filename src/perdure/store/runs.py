@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
-
-from psycopg.types.json import Jsonb
 
 from perdure.models import (
     Kind,
@@ -17,11 +14,11 @@ from perdure.models import (
     Status,
     StepInfo,
     VersionInfo,
-    one_or_more,
 )
 from perdure.store import workers
 from perdure.store.arrays import Bigints
 from perdure.store.database import Database
+from perdure.store.filters import parameters
 from perdure.store.why import described, waits_of, why
 
 
@@ -44,13 +41,12 @@ def find_parked(database: Database, keys: Iterable[int]) -> list[tuple[int, str]
 
 def list_runs(database: Database, where: RunFilter) -> list[RunInfo]:
     """Runs that match, newest first."""
-    rows = database.run("list_runs", _parameters(where))
-    return [_info(row) for row in rows]
+    return [_info(row) for row in _found(database, "list_runs", where)]
 
 
 def count_runs(database: Database, where: RunFilter) -> int:
     """How many runs match, whatever the filter's limit."""
-    return int(database.run("count_runs", _parameters(where))[0][0])
+    return int(_found(database, "count_runs", where)[0][0])
 
 
 def list_versions(database: Database) -> list[VersionInfo]:
@@ -93,38 +89,12 @@ def detail(database: Database, info: RunInfo) -> RunDetail:
     return RunDetail(info, bytes(input), bytes(output) if output is not None else None, steps, waits, known)
 
 
-def _parameters(where: RunFilter) -> dict[str, Any]:
-    created, key = _cursor(where.cursor)
-    statuses = None if where.status is None else [Status(status).code for status in one_or_more(where.status)]
-    return {
-        "ids": None if where.ids is None else list(where.ids),
-        "prefix": where.prefix,
-        "status": statuses,
-        "workflow": None if where.workflow is None else one_or_more(where.workflow),
-        "queue": None if where.queue is None else one_or_more(where.queue),
-        "version": None if where.version is None else one_or_more(where.version),
-        "worker": None if where.worker is None else Bigints(one_or_more(where.worker)),
-        "tags": None if where.tags is None else Jsonb(dict(where.tags)),
-        "parent": where.parent,
-        "created_after": where.created_after,
-        "created_before": where.created_before,
-        "error": where.error,
-        "cursor_created": created,
-        "cursor_key": key,
-        "limit": where.limit,
-    }
-
-
-def _cursor(cursor: str | None) -> tuple[datetime | None, int | None]:
-    if cursor is None:
-        return None, None
-    try:
-        created, _, key = cursor.rpartition("/")
-        return datetime.fromisoformat(created), int(key)
-    except ValueError:
-        raise ValueError(
-            f"{cursor!r} is no cursor: take `RunInfo.cursor` of the last run of a page"
-        ) from None
+def _found(database: Database, name: str, where: RunFilter) -> list[tuple[Any, ...]]:
+    """The rows of a statement with the conditions of a filter, planned for just these."""
+    parents = None
+    if where.parent is not None:
+        parents = [key for (key,) in database.run("keys_of_id", {"id": where.parent})]
+    return database.run(name, parameters(where, parents), prepare=False)
 
 
 def _info(row: tuple[Any, ...]) -> RunInfo:

@@ -12,6 +12,7 @@ from perdure.sync.entities import call, get, when
 from perdure.sync.events import get_event, set_event
 from perdure.sync.messages import Request, receive, send, send_many, updates
 from perdure.sync.streams import close_stream, heartbeat, read_stream, write_stream
+from perdure.sync.tags import set_tags
 
 __all__ = [
     "Handle",
@@ -39,6 +40,7 @@ __all__ = [
     "send",
     "send_many",
     "set_event",
+    "set_tags",
     "shield",
     "sleep",
     "sleep_until",
