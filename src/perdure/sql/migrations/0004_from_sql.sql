@@ -152,14 +152,18 @@ end $$;
 -- Start a run, queued or scheduled, from encoded arguments and checked options. It returns the run that has the id
 -- then, whatever workflow that is of, and whether it was made here: what that means is the caller's to say. Of two
 -- that start one id at a time the second waits for the first one's end, and then finds its run, or makes its own.
+-- Where a `realm` is named and this is another database, nothing is started, and null returned.
 create function {schema}.start_encoded(
-    workflow text, input bytea, options jsonb, topic text, message bytea,
+    workflow text, input bytea, options jsonb, topic text, message bytea, realm text,
     out run bigint, out run_id text, out run_workflow text, out born boolean)
 language plpgsql as $$
 #variable_conflict use_column
 declare
     taken constant text := coalesce(options ->> 'on_conflict', 'attach');
 begin
+    if realm is not null and realm <> (select right(replace(i.id::text, '-', ''), 12) from {schema}.identity i) then
+        return;
+    end if;
     run_id := coalesce(options ->> 'id', {schema}.new_id());
     for attempt in 1..20 loop
         if taken = 'restart_if_failed' then
@@ -216,7 +220,7 @@ begin
     end if;
     select * into started from {schema}.start_encoded(
         name, convert_to(input, 'UTF8'), given, given #>> '{send,topic}',
-        convert_to((given #> '{send,payload}')::text, 'UTF8'));
+        convert_to((given #> '{send,payload}')::text, 'UTF8'), null);
     if started.run_workflow <> name then
         raise exception 'the id % belongs to a run of %, not of %', quote_literal(started.run_id), started.run_workflow, name
             using errcode = 'PD006';
