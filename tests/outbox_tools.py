@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from perdure import sync
 from tests.api_tools import rows, until
 from tools import check_docs
@@ -65,3 +67,9 @@ def check_shipped_once(app: sync.Perdure, url: str, order: int) -> None:
     assert rows(url, "select id from orders") == [(order,)]
     assert rows(url, "select order_id from shipment") == [(order,)]
     assert [run.id for run in app.runs.list()] == [f"ship-{order}"]
+
+
+def started_from_sql(url: str, name: str, args: Any = (), **options: Any) -> str:
+    """Start a run from SQL, committed at once; return its id."""
+    ((id,),) = rows(url, "select perdure.start(%s, %s, %s)", name, Jsonb(list(args)), Jsonb(options))
+    return str(id)
