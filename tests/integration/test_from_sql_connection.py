@@ -65,6 +65,7 @@ def shop_url(database_url: str) -> str:
 def test_row_and_run_are_committed_together(shop_url: str) -> None:
     """In blocking code: after a rollback neither is there, after a commit both, and the handle has the result."""
     with sync.Perdure(shop_url, grace=0) as app, own(shop_url) as conn:
+        handles: list[Any] = []
         for end in ("rollback", "commit"):
             conn.execute("insert into orders values (1)")
             handles = [
@@ -93,6 +94,7 @@ async def test_row_and_run_are_committed_together_in_async_code(shop_url: str) -
         Perdure(shop_url, grace=0) as app,
         await psycopg.AsyncConnection.connect(shop_url) as conn,
     ):
+        handles: list[Any] = []
         for end in ("rollback", "commit"):
             await conn.execute("insert into orders values (1)")
             handles = [

@@ -46,7 +46,7 @@ def heard(connection: psycopg.Connection[Any]) -> list[str]:
     channel = connection.execute("select perdure.channel()").fetchone()
     assert channel is not None
     connection.execute("select pg_notify(%s, 'mark')", (channel[0],))
-    said = []
+    said: list[str] = []
     for notification in connection.notifies(timeout=10):
         if notification.payload == "mark":
             return said
