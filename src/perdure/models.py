@@ -102,6 +102,8 @@ class StartOptions:
     tags: Mapping[str, Any] | None = None
     send: tuple[str, bytes] | None = None
     parent_close: ParentClose = "cancel"
+    connection: Any = None
+    """The caller's own connection of psycopg, of either colour, in whose transaction to start it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,6 +210,12 @@ def talking_blocking(id: str) -> None:
         request.reject(CardDeclined("no"))
 
 
+async def starting_in_a_transaction(order: Order, conn: AsyncConnection, blocking: Connection) -> None:
+    assert_type(await (await checkout.options(connection=conn, id="o").start(order)).result(), Receipt)
+    assert_type(await (await perdure.start(importing.options(connection=conn), "line")).result(), UUID)
+    assert_type(importing.options(connection=blocking).start("line").result(), UUID)
+
+
 async def talking_to_runs(order: Order) -> None:
     handle = await checkout.options(id="order-1", send=(approval, Approval("anna"))).start(order)
     await checkout.options(send=("line", "text")).start(order)

@@ -196,6 +196,7 @@ async def messages_to_runs(order: Order) -> None:
     event: str = await handle.get_event(approval)  # E
     print(event)
     checkout.options(send=approval)  # E
+    checkout.options(connection="postgresql://")  # E
     checkout.options(send=("line",))  # E
 
 

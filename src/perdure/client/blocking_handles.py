@@ -141,5 +141,7 @@ class BlockingHandle(AnyHandle[R_co]):
 
     def _now(self, make: Callable[[], Operation]) -> Any:
         return blocking(
-            make, self._app, "the handle that `await perdure.start(...)` or `app.handle(id)` gives"
+            lambda: self._operation(make),
+            self._app,
+            "the handle that `await perdure.start(...)` or `app.handle(id)` gives",
         )

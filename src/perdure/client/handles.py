@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, overload
 
+from perdure.client.borrowed import committed, start_on_connection
 from perdure.client.colours import on_loop
 from perdure.client.current import App
 from perdure.client.exchange import (
@@ -55,15 +56,24 @@ class AnyHandle(Generic[R_co]):
         result: Payload,
         started: Started | None = None,
         update: str | None = None,
+        connection: Any = None,
     ) -> None:
         self._app, self.id, self._result = app, id, result
         self._update_id = update
+        self._connection = connection  # on which it was started, until it is seen to be committed
         self._key = started.key if started else None
         self.created = started.created if started else False
         """Whether this start made the run; False: it was there, and the start attached to it."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
+
+    def _operation(self, make: Callable[[], Operation]) -> Operation:
+        """What is done with the run: first see that it is committed, if it was started on a connection."""
+        if self._connection is not None and self._key is not None:
+            yield from committed(self._app, self._key, self.id, self._connection)
+            self._connection = None
+        return (yield from make())
 
     def _wait(self, timeout: Duration | None) -> Operation:
         if self._key is None:
@@ -134,19 +144,19 @@ class Handle(AnyHandle[R_co]):
             WorkflowTimeout: it did not finish within its own timeout.
             WorkflowParked: perdure gave it up; the text says why.
         """
-        return on_loop(lambda: self._wait(timeout), self._app)
+        return self._soon(lambda: self._wait(timeout))
 
     def status(self) -> Coroutine[object, None, Status]:
         """Where the run stands."""
-        return on_loop(self._status, self._app)
+        return self._soon(self._status)
 
     def describe(self) -> Coroutine[object, None, RunInfo]:
         """What is known of the run at this moment; not inside a workflow."""
-        return on_loop(self._describe, self._app)
+        return self._soon(self._describe)
 
     def steps(self) -> Coroutine[object, None, tuple[StepInfo, ...]]:
         """What the run's code has been told, in order; not inside a workflow."""
-        return on_loop(self._steps, self._app)
+        return self._soon(self._steps)
 
     def cancel(self, *, compensate: bool = True, reason: str | None = None) -> Coroutine[object, None, bool]:
         """Ask the run to stop; False if it was too late for that.
@@ -156,7 +166,7 @@ class Handle(AnyHandle[R_co]):
                 code is run, beyond the durable call that it is in.
             reason: for the audit.
         """
-        return on_loop(lambda: self._cancel(compensate, reason), self._app)
+        return self._soon(lambda: self._cancel(compensate, reason))
 
     @overload
     def send(
@@ -168,7 +178,7 @@ class Handle(AnyHandle[R_co]):
         self, topic: Topic[Any] | str, payload: Any, *, key: str | None = None
     ) -> Coroutine[object, None, None]:
         """Send the run a message; see `perdure.send`."""
-        return on_loop(lambda: self._send(topic, payload, key), self._app)
+        return self._soon(lambda: self._send(topic, payload, key))
 
     @overload
     def update(
@@ -222,7 +232,7 @@ class Handle(AnyHandle[R_co]):
             WaitTimeout: it took longer.
             Exception: whatever the run rejected it with.
         """
-        return on_loop(lambda: self._update(topic, payload, id, type, timeout), self._app)
+        return self._soon(lambda: self._update(topic, payload, id, type, timeout))
 
     @overload
     def answer(self, type: type[D], timeout: Duration | None = None) -> Coroutine[object, None, D]: ...
@@ -270,7 +280,7 @@ class Handle(AnyHandle[R_co]):
         default: Any = MISSING,
     ) -> Coroutine[object, None, Any]:
         """Return the last value of the run's event; wait until it is set. See `perdure.get_event`."""
-        return on_loop(lambda: self._get_event(key, type, timeout, default), self._app)
+        return self._soon(lambda: self._get_event(key, type, timeout, default))
 
     @overload
     def stream(self, key: Topic[T], *, offset: int = 0) -> AsyncIterator[Item[T] | Discarded]: ...
@@ -287,19 +297,26 @@ class Handle(AnyHandle[R_co]):
         whose: list[int] = []
         while place is not None:
             at = place
-            items, place = await on_loop(lambda: reading(self._app, self.id, wanted, at, whose), self._app)  # noqa: B023
+            items, place = await self._soon(lambda: reading(self._app, self.id, wanted, at, whose))  # noqa: B023
             for item in items:
                 yield item
 
     def events(self) -> Coroutine[object, None, tuple[EventInfo, ...]]:
         """Every value of every event of the run, oldest first; not inside a workflow."""
-        return on_loop(self._events, self._app)
+        return self._soon(self._events)
+
+    def _soon(self, make: Callable[[], Operation]) -> Coroutine[object, None, Any]:
+        return on_loop(lambda: self._operation(make), self._app)
 
 
 def started_handle(app: App, what: Start, kind: type[H]) -> Operation:
     """The operation that starts a run and returns its handle, of the colour asked for."""
-    started: Started = yield from starting(app, what)
-    return kind(app, started.id, result_payload(what.definition), started)
+    connection = what.options.connection
+    if connection is None:
+        started: Started = yield from starting(app, what)
+    else:
+        started = yield from start_on_connection(app, what, blocking=not issubclass(kind, Handle))
+    return kind(app, started.id, result_payload(what.definition), started, connection=connection)
 
 
 def asked_handle(

@@ -36,6 +36,7 @@ from perdure.errors import (
 from perdure.models import Duration, Kind, RunDetail, RunFilter, RunInfo, StartOptions, Status, seconds_of
 from perdure.serial import Payload, Signature, check_text, decode_failure
 from perdure.store import runs as stored
+from perdure.store.borrowed import check_connection
 from perdure.store.why import why
 
 Operation = Generator[Any, Any, Any]
@@ -96,6 +97,12 @@ def options_of(changes: Mapping[str, Any]) -> StartOptions:
         )
     if options.get("parent_close", "cancel") not in ("cancel", "abandon", "wait"):
         raise ValueError(f"parent_close= is 'cancel', 'abandon' or 'wait', not {options['parent_close']!r}")
+    if options.get("connection") is not None:
+        check_connection(options["connection"])
+        if "parent_close" in options:
+            raise ValueError(
+                "parent_close= is for children, and what is started with connection= has no parent"
+            )
     if not -(2**31) <= options.get("priority", 0) < 2**31:
         raise ValueError("priority= is a 32-bit number; lower comes first")
     return StartOptions(**options)

@@ -160,6 +160,7 @@ def _launch(runtime: Runtime, run: Run | None, record: StartRecord, ticket: Tick
 def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
     """Start a child: the step that starts it and its birth are one unit."""
     run = branch.run
+    assert what.options.connection is None, "which is refused where the start is asked for"
 
     def produce(call: Call) -> Generator[Any, Any, Told]:
         runtime, given = run.runtime, what.options.id
@@ -208,7 +209,7 @@ def _seen_again(run: Run, seen: tuple[int, str], what: Start) -> Generator[Any, 
     found = yield Use(run.runtime.find, (id,))
     if found is None or found[0] == key:
         return Started(key, id, True)
-    return _attached(found, id, what)
+    return attached(found, id, what)
 
 
 def wait_for_children(run: Run) -> Generator[Any, Any, None]:
@@ -257,24 +258,31 @@ def start_record(
     parent: tuple[int, str] | None = None,
 ) -> StartRecord:
     """The record of a start; a plain one, which is most of them, has no options."""
+    extra = stored_options(runtime, what, here=here is not None, parent=parent)
+    text = msgspec.json.encode(extra).decode() if extra else None
+    supersede = what.options.on_conflict == "restart_if_failed"
+    return StartRecord(key, id, what.workflow, what.input, text, parent, supersede)
+
+
+def stored_options(
+    runtime: Runtime, what: Start, *, here: bool, parent: tuple[int, str] | None = None
+) -> dict[str, Any]:
+    """The options of a start as the database takes them, those that were given; `here`: it runs in this process."""
     options = what.options
     given = {
-        "queue": options.queue or runtime.home_queue if here is None else None,
-        "home": runtime.home_queue if here is not None and runtime.home_queue != DEFAULT_QUEUE else None,
+        "queue": None if here else options.queue or runtime.home_queue,
+        "home": runtime.home_queue if here and runtime.home_queue != DEFAULT_QUEUE else None,
         "priority": options.priority or None,
         "delay": options.delay,
         "timeout": timeout_of(what),
-        "version": options.version or (runtime.version if here is not None else None),
+        "version": options.version or (runtime.version if here else None),
         "context": dict(what.context) or None,
         "tags": dict(options.tags) if options.tags else None,
         "parent": parent and parent[0],
         "position": parent and parent[1],
         "close": "cancel" if parent and options.parent_close == "cancel" else None,
     }
-    extra = {name: value for name, value in given.items() if value is not None}
-    text = msgspec.json.encode(extra).decode() if extra else None
-    supersede = options.on_conflict == "restart_if_failed"
-    return StartRecord(key, id, what.workflow, what.input, text, parent, supersede)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def settled(record: StartRecord, what: Start) -> Started:
@@ -285,11 +293,16 @@ def settled(record: StartRecord, what: Start) -> Started:
     """
     if record.outcome is Outcome.ATTACHED:
         assert record.found is not None
-        return _attached(record.found, record.id, what)
+        return attached(record.found, record.id, what)
     return Started(record.run, record.id, True)
 
 
-def _attached(found: tuple[int, str], id: str, what: Start) -> Started:
+def attached(found: tuple[int, str], id: str, what: Start) -> Started:
+    """A start that found a run with its id.
+
+    Raises:
+        WorkflowConflict: it is of another workflow, or `on_conflict` says not to attach.
+    """
     key, workflow = found
     if workflow != what.workflow:
         raise WorkflowConflict(f"the id {id!r} belongs to a run of {workflow}, not of {what.workflow}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypedDict, TypeVar, Unpack, cast, overload
 
+import psycopg
+
 from perdure.client import (
     BlockingHandle,
     Handle,
@@ -25,7 +27,7 @@ from perdure.core.registry import WorkflowDefinition, name_of, register
 from perdure.core.starting import Start
 from perdure.declare.calls import child_call, direct_call
 from perdure.declare.function import Decorated, unwrapped
-from perdure.errors import DefinitionError, WrongColour
+from perdure.errors import DefinitionError, PerdureError, WrongColour
 from perdure.models import Duration, OnConflict, ParentClose, StartOptions, seconds_of
 from perdure.serial import Signature, check_size, check_text
 
@@ -48,6 +50,7 @@ class Options(TypedDict, total=False):
     tags: Mapping[str, Any] | None
     send: tuple[Topic[Any] | str, Any] | None
     parent_close: ParentClose
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | None
 
 
 class Startable(Decorated[P, R]):
@@ -60,6 +63,18 @@ class Startable(Decorated[P, R]):
     ) -> None:
         super().__init__(definition)
         self.chosen, self.receiver = options, receiver
+
+    def what_to_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
+        """What a direct call starts, and waits for.
+
+        Raises:
+            PerdureError: it is to be started on a connection, whose transaction would have to be committed in between.
+        """
+        if self.chosen.connection is not None:
+            raise PerdureError(
+                f"connection= is for `.start(...)`: a call of {self.__qualname__} would wait for its own transaction"
+            )
+        return self.what(args, kwargs)
 
     def what(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
         """What a call with these arguments starts; wrong ones raise here, in the caller."""
@@ -86,6 +101,10 @@ class _WithUpdate(Startable[P, R]):
         self, workflow: Startable[P, R], topic: Topic[Any] | str, payload: Any, update_id: str | None
     ) -> None:
         super().__init__(workflow.definition, workflow.chosen, workflow.receiver)
+        if self.chosen.connection is not None:
+            raise ValueError(
+                "start_with_update(...) and options(connection=...) exclude each other: the answer comes after the commit"
+            )
         if self.chosen.send is not None:
             raise ValueError(
                 "start_with_update(...) and options(send=...) exclude each other: a start takes one message with it; "
@@ -129,7 +148,7 @@ class AsyncStartable(Startable[P, R]):
                 f"{self.__qualname__} is async: in a blocking workflow write `perdure.sync.start({self.__qualname__}, "
                 f"...).result()` ({where()})"
             )
-        return cast("Coroutine[object, None, R]", self.named(self._call(self.what(args, kwargs))))
+        return cast("Coroutine[object, None, R]", self.named(self._call(self.what_to_call(args, kwargs))))
 
     async def _call(self, what: Start) -> R:
         branch = current.get()
@@ -178,7 +197,7 @@ class BlockingStartable(Startable[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Start a run and wait for its result."""
-        what, branch = self.what(args, kwargs), current.get()
+        what, branch = self.what_to_call(args, kwargs), current.get()
         if branch is not None:
             if branch.run.definition.colour:
                 raise WrongColour(
@@ -238,9 +257,12 @@ class AsyncWorkflow(AsyncStartable[P, R]):
                 already it is just sent.
             parent_close: of a child: what the end of the workflow that starts it means for it. "cancel" it, which is
                 the default, "abandon" it, so that it goes on, or "wait" for it: the parent ends after it.
+            connection: of psycopg, to the app's database: start it, queued, in the transaction that is open on it. It
+                is committed or rolled back with that; `.start` only, and its handle is used after the commit.
 
         Raises:
             ValueError: an option has a value that it cannot have.
+            TypeError: `connection` is no connection of psycopg.
         """
         return AsyncStartable(self.definition, options_of(options), self.receiver)
 

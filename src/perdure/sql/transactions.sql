@@ -6,7 +6,7 @@
 select set_config('synchronous_commit', 'on', true), pg_catalog.transaction_timestamp() as began,
        s.failed, s.value, s.worker
 from (select 1) as always (one)
-left join {schema}.steps s on s.run = %(run)s and s.position = %(position)s
+left join {schema}.steps s on s.run = %(run)s::bigint and s.position = %(position)s
 
 -- name: fence_step
 -- Last but one, after the user's statements: the same transaction still, and the worker still alive.

@@ -16,7 +16,8 @@ from perdure.store.workers import CLAIM_SLOT
 PAGE_ROWS: Final = 5000
 """Rows of history in one answer; the next page is another statement."""
 WAKE_LIMIT: Final = 1000
-LEAST_KEY: Final = -(2**63)
+FIRST_KEY: Final = -(2**63)
+"""No run's key is smaller: those of runs that were started from SQL are negative."""
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ def load_histories(connection: Connection, database: Database, runs: Sequence[Cl
         return
     by_key = {run.key: run for run in runs}
     keys = Bigints(sorted(by_key))
-    place = (LEAST_KEY, "")
+    place = (FIRST_KEY, "")
     while True:
         parameters = {"keys": keys, "run": place[0], "position": place[1], "limit": PAGE_ROWS}
         rows = connection.execute(database.statements["load_steps"], parameters, binary=True).fetchall()

@@ -90,7 +90,8 @@ class Database:
         name = f"perdure {self.schema}"
         if len(name.encode()) < MAX_CHANNEL_BYTES:
             return name
-        return "perdure " + hashlib.blake2b(self.schema.encode(), digest_size=16).hexdigest()
+        # As the function `channel` of the schema has it, which speaks for callers from SQL.
+        return "perdure " + hashlib.sha256(self.schema.encode()).hexdigest()[:32]
 
     def open(self) -> None:
         """Start the embedded server, if it is the one."""

@@ -152,9 +152,9 @@ class Session:
         body.call(bury)
 
     def begin(
-        self, isolation: str | None, locks: Mapping[str, str], run: int, position: str
+        self, isolation: str | None, locks: Mapping[str, str], run: int | None, position: str
     ) -> Generator[Use, Any, Begun]:
-        """BEGIN, lock tables, take the fence, read the record: one round trip.
+        """BEGIN, lock tables, take the fence, read the record: one round trip. Without a run there are no last two.
 
         The locks come first: the snapshot of a repeatable read is then not older than they are. With the fence held
         from here on, whoever declares this worker dead finds this transaction in the way and ends it, locks and all.
@@ -170,7 +170,7 @@ class Session:
                 yield self._use(self._doors(self._block)[0])
                 for table, mode in locks.items():
                     yield self._use(self.connection.execute, _lock_table(table, mode))
-                if run >= 0:
+                if run is not None:
                     owner = {"worker": self._worker, "slot": self._slot, "began": None}
                     yield self._use(self.connection.execute, self._sql["fence_step"], owner)
                 place = {"run": run, "position": position}
@@ -186,7 +186,7 @@ class Session:
 
     def begin_plain(self, isolation: str | None, locks: Mapping[str, str]) -> Steps:
         """BEGIN and lock tables: a transaction outside of any run."""
-        yield from self.begin(isolation, locks, -1, "")
+        yield from self.begin(isolation, locks, None, "")
 
     def commit_plain(self) -> Steps:
         """COMMIT; an unknown outcome is the caller's error, since nothing recognises it.
