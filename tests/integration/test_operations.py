@@ -363,6 +363,22 @@ async def test_set_output_puts_a_result_in_the_place_of_a_failure(database_url: 
 
 
 @on_loop
+async def test_several_are_forked_and_corrected_by_filter(database_url: str) -> None:
+    async with Perdure(database_url) as app:
+        for number in range(3):
+            await three.options(id=f"r{number}", tags={"shop": 1})()
+        await adding.options(id="other", tags={"shop": 1})(1)
+        assert await app.runs.set_output(RunFilter(tags={"shop": 1}), work.definition.name, "by hand") == 3
+        forks = await app.runs.fork(RunFilter(prefix="r"), from_step="1")
+        assert len(forks) == 3
+        for fork in forks:
+            assert await fork.result(timeout=30) == ["a done", "b done", "c done"]
+        assert [told.json() for told in await app.handle("r0").steps()][-1] == '"by hand"'
+        with pytest.raises(ValueError, match="new_id"):
+            await app.runs.fork(["r0"], new_id="x")  # type: ignore[call-overload]
+
+
+@on_loop
 async def test_set_output_refuses_what_it_cannot_do(database_url: str) -> None:
     async with Perdure(database_url) as app:
         await three.options(id="r")()

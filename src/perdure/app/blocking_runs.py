@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from perdure.app.base import filter_of
 from perdure.app.runs import forked
@@ -85,9 +85,10 @@ class BlockingRuns:
             managing.restarting(self._app, Command.of(which, filters, reason, progress), version)
         )
 
+    @overload
     def fork(
         self,
-        id: str,
+        which: str,
         *,
         from_step: str | None = None,
         outputs: Mapping[str, Any] | None = None,
@@ -97,11 +98,36 @@ class BlockingRuns:
         version: str | None = None,
         queue: str | None = None,
         reason: str | None = None,
-    ) -> BlockingHandle[Any]:
+    ) -> Any: ...
+    @overload
+    def fork(
+        self,
+        which: Sequence[str] | RunFilter,
+        *,
+        from_step: str | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        queue: str | None = None,
+        reason: str | None = None,
+    ) -> Sequence[BlockingHandle[Any]]: ...
+    def fork(
+        self,
+        which: Which,
+        *,
+        from_step: str | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        new_id: str | None = None,
+        version: str | None = None,
+        queue: str | None = None,
+        reason: str | None = None,
+    ) -> Any:
         """Start a new run with part of another's history. See `Runs.fork`."""
         how = Forking(from_step, outputs, args, kwargs, new_id, version, queue)
-        made = blocking(lambda: forked(self._app, id, how, reason, BlockingHandle), self._app)
-        return cast("BlockingHandle[Any]", made)
+        return blocking(lambda: forked(self._app, which, how, reason, BlockingHandle), self._app)
 
     def delete(
         self,
@@ -167,9 +193,17 @@ class BlockingRuns:
         """Merge tags into those of runs; return how many runs that were. See `Runs.set_tags`."""
         return self._reached(managing.tagging(self._app, Command(which, reason, progress), tags))
 
-    def set_output(self, id: str, step: str, value: Any, *, reason: str | None = None) -> None:
-        """Correct what a step was recorded with. See `Runs.set_output`."""
-        blocking(lambda: managing.correcting(self._app, id, step, value, reason), self._app)
+    def set_output(
+        self,
+        which: Which,
+        step: str,
+        value: Any,
+        *,
+        reason: str | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Correct what a step was recorded with; return of how many runs. See `Runs.set_output`."""
+        return self._reached(managing.correcting(self._app, Command(which, reason, progress), step, value))
 
     def audit(self, id: str | None = None, *, limit: int = 100) -> tuple[AuditInfo, ...]:
         """What was done to a run, or to all, newest first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from perdure.app.base import filter_of
 from perdure.client import Handle, Operation, managing, on_loop
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 _ANYTHING = Payload.of(Any)
 
 
-def forked(app: BaseApp, id: str, how: Forking, reason: str | None, kind: Any) -> Operation:
-    """The operation that forks a run and returns the fork's handle, of the colour asked for."""
-    made = yield from managing.forking(app, id, how, reason)
-    return kind(app, made, _ANYTHING)
+def forked(app: BaseApp, which: Which, how: Forking, reason: str | None, kind: Any) -> Operation:
+    """The operation that forks runs and returns the handle of the fork, or of each, of the colour asked for."""
+    made = yield from managing.forking(app, which, how, reason)
+    handles = [kind(app, id, _ANYTHING) for id in made]
+    return handles[0] if isinstance(which, str) else handles
 
 
 class Runs:
@@ -139,9 +140,10 @@ class Runs:
         command = Command.of(which, filters, reason, progress)
         return on_loop(lambda: managing.restarting(self._app, command, version), self._app)
 
+    @overload
     def fork(
         self,
-        id: str,
+        which: str,
         *,
         from_step: str | None = None,
         outputs: Mapping[str, Any] | None = None,
@@ -151,11 +153,37 @@ class Runs:
         version: str | None = None,
         queue: str | None = None,
         reason: str | None = None,
-    ) -> Coroutine[object, None, Handle[Any]]:
+    ) -> Coroutine[object, None, Any]: ...
+    @overload
+    def fork(
+        self,
+        which: Sequence[str] | RunFilter,
+        *,
+        from_step: str | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        queue: str | None = None,
+        reason: str | None = None,
+    ) -> Coroutine[object, None, Sequence[Handle[Any]]]: ...
+    def fork(
+        self,
+        which: Which,
+        *,
+        from_step: str | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        new_id: str | None = None,
+        version: str | None = None,
+        queue: str | None = None,
+        reason: str | None = None,
+    ) -> Coroutine[object, None, Any]:
         """Start a new run with part of another's history; that one is not touched, and may be running.
 
         Args:
-            id: of the run to fork.
+            which: id of the run to fork; of ids or a filter, each is forked, and the handles come in a list.
             from_step: the step that is to run again, with all that the code was told with it and after it; its position,
                 or its name, of which the last counts. By default nothing is kept.
             outputs: other results for steps that are kept, by position or name.
@@ -173,7 +201,7 @@ class Runs:
             ValueError: outputs are given for steps that are not kept.
         """
         how = Forking(from_step, outputs, args, kwargs, new_id, version, queue)
-        return on_loop(lambda: forked(self._app, id, how, reason, Handle), self._app)
+        return on_loop(lambda: forked(self._app, which, how, reason, Handle), self._app)
 
     def delete(
         self,
@@ -305,22 +333,31 @@ class Runs:
         return on_loop(lambda: managing.tagging(self._app, command, tags), self._app)
 
     def set_output(
-        self, id: str, step: str, value: Any, *, reason: str | None = None
-    ) -> Coroutine[object, None, None]:
+        self,
+        which: Which,
+        step: str,
+        value: Any,
+        *,
+        reason: str | None = None,
+        progress: Progress | None = None,
+    ) -> Coroutine[object, None, int]:
         """Correct what a step was recorded with, a failure too; the run's code will be told this instead.
 
         Args:
-            id: of the run, which must not be running at the moment.
+            which: id, ids or filter, of runs that are not running at the moment. Of several, those are left alone where it
+                cannot be done; the number of the others is returned.
             step: its position, or its name, of which the last counts.
             value: the result; of the type that the step returns.
             reason: for the audit, which keeps the old value.
+            progress: called with the number reached so far.
 
         Raises:
             WorkflowNotFound: no run has this id.
             PerdureError: nothing is recorded there, it is no result of a step, or the run is running.
             SerializationError: the value is not what the step returns.
         """
-        return on_loop(lambda: managing.correcting(self._app, id, step, value, reason), self._app)
+        command = Command(which, reason, progress)
+        return on_loop(lambda: managing.correcting(self._app, command, step, value), self._app)
 
     def audit(
         self, id: str | None = None, *, limit: int = 100

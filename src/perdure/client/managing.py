@@ -184,6 +184,10 @@ def _timeout_of(run: RunInfo) -> float | None:
     return None if definition is None else definition.timeout
 
 
+class NoSuchStep(PerdureError):
+    """The run has recorded no step of this position or name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Forking:
     """How a fork is to differ from what it is forked from."""
@@ -197,46 +201,50 @@ class Forking:
     queue: str | None = None
 
 
-def forking(app: App, id: str, how: Forking, reason: str | None) -> Operation:
-    """Fork a run; the operation returns the new run's id."""
+def forking(app: App, which: Which, how: Forking, reason: str | None) -> Operation:
+    """Fork runs; the operation returns the ids of the forks."""
     note = note_of(app, reason)
     if how.outputs and how.from_step is None:
         raise ValueError("outputs= are for steps that the fork keeps: say from_step=")
     if how.new_id is not None:
         check_text(how.new_id, "new_id=")
+        if not isinstance(which, str):
+            raise ValueError("new_id= is for one fork: of several each gets an id of its own")
 
-    def work() -> str:
-        origin = describe(app, id)
-        key = app.runtime.new_key()
-        what = operations.Fork(
-            origin.key,
-            key,
-            how.new_id or f"{id[:400]}/fork-{key:x}",
-            None if how.from_step is None else _cut(app, origin, how.from_step),
-            {} if not how.outputs else _outputs(app, origin, how.outputs),
-            _input(origin, how),
-            _timeout_of(origin),
-            how.queue,
-            how.version,
-        )
-        try:
-            made = operations.fork(app.database, what, note)
-        except operations.Unkept as unkept:
-            raise ValueError(
-                f"outputs= are for steps that the fork keeps, which it does not: {unkept}"
-            ) from None
-        if not made:
-            raise WorkflowConflict(f"there is a run with the id {what.id!r} already")
+    def work() -> list[str]:
+        made = [_forked(app, run, how, note) for page in pages(app, which) for run in page]
         app.changed()
-        return what.id
+        return made
 
-    return read("runs.fork", work, Payload.of(str))
+    return read("runs.fork", work, Payload.of(list[str]))
+
+
+def _forked(app: App, origin: RunInfo, how: Forking, note: operations.Note) -> str:
+    key = app.runtime.new_key()
+    what = operations.Fork(
+        origin.key,
+        key,
+        how.new_id or f"{origin.id[:400]}/fork-{key:x}",
+        None if how.from_step is None else _cut(app, origin, how.from_step),
+        {} if not how.outputs else _outputs(app, origin, how.outputs),
+        _input(origin, how),
+        _timeout_of(origin),
+        how.queue,
+        how.version,
+    )
+    try:
+        made = operations.fork(app.database, what, note)
+    except operations.Unkept as unkept:
+        raise ValueError(f"outputs= are for steps that the fork keeps, which it does not: {unkept}") from None
+    if not made:
+        raise WorkflowConflict(f"there is a run with the id {what.id!r} already")
+    return what.id
 
 
 def _cut(app: App, run: RunInfo, step: str) -> operations.Cut:
     cut = operations.find_cut(app.database, run.key, step)
     if cut is None:
-        raise PerdureError(
+        raise NoSuchStep(
             f"run {run.id} has no step {step!r}: give its position or its name, as `steps()` has them"
         )
     return cut
@@ -262,19 +270,29 @@ def _stored(cut: operations.Cut, value: Any) -> bytes:
     return check_size(payload.encode(value), what="the output")
 
 
-def correcting(app: App, id: str, step: str, value: Any, reason: str | None) -> Operation:
-    """Correct what a step was recorded with."""
-    note = note_of(app, reason)
+def correcting(app: App, command: Command, step: str, value: Any) -> Operation:
+    """Correct what a step was recorded with; of several runs those are left alone where that cannot be done."""
+    note, alone = note_of(app, command.reason), isinstance(command.which, str)
 
-    def work() -> None:
-        run = describe(app, id)
-        cut = _cut(app, run, step)
-        try:
-            operations.set_output(app.database, run.key, cut.position, _stored(cut, value), note)
-        except operations.Uncorrectable as why:
-            raise PerdureError(f"the output of {step!r} of run {id} cannot be set: {why}") from None
+    def correct(runs: list[RunInfo]) -> list[int]:
+        corrected: list[int] = []
+        for run in runs:
+            try:
+                cut = _cut(app, run, step)
+                operations.set_output(app.database, run.key, cut.position, _stored(cut, value), note)
+            except operations.Uncorrectable as why:
+                if alone:
+                    raise PerdureError(
+                        f"the output of {step!r} of run {run.id} cannot be set: {why}"
+                    ) from None
+            except NoSuchStep:
+                if alone:
+                    raise
+            else:
+                corrected.append(run.key)
+        return corrected
 
-    return read("runs.set_output", work, Payload.of(None))
+    return read("runs.set_output", lambda: bulk(app, command, correct), _COUNT)
 
 
 def exporting(app: App, ids: Sequence[str], *, children: bool) -> Operation:
