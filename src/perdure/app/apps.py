@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Self, Unpack
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from perdure.app.base import BaseApp
 from perdure.app.blocking_runs import BlockingRuns
@@ -16,12 +16,16 @@ from perdure.client import (
     Handle,
     blocking,
     call_to_start,
+    many_handles,
     on_loop,
     options_of,
     result_payload,
     started_handle,
 )
-from perdure.declare.workflows import Options
+from perdure.declare.workflows import Bound, Options
+from perdure.errors import PerdureError
+
+R = TypeVar("R")
 
 
 class Perdure(BaseApp):
@@ -76,6 +80,34 @@ class Perdure(BaseApp):
         what = call_to_start(self, name, args, kwargs or {}, options_of(options))
         return on_loop(lambda: started_handle(self, what, Handle), self)
 
+    @overload
+    def start_many(
+        self, starts: Iterable[Bound[R]], *, return_errors: Literal[False] = False
+    ) -> Coroutine[object, None, list[Handle[R]]]: ...
+    @overload
+    def start_many(
+        self, starts: Iterable[Bound[R]], *, return_errors: Literal[True]
+    ) -> Coroutine[object, None, list[Handle[R] | PerdureError]]: ...
+    def start_many(
+        self, starts: Iterable[Bound[Any]], *, return_errors: bool = False
+    ) -> Coroutine[object, None, list[Any]]:
+        """Start many runs at once; they share commits. Return a handle for each, in their order.
+
+        Args:
+            starts: what `workflow.bind(...)` or `workflow.options(...).bind(...)` return.
+            return_errors: put the error of a start that failed in its place; else the first is raised, and the others are
+                started all the same.
+
+        Raises:
+            WorkflowConflict: an id is taken, by another workflow or against `on_conflict`.
+            DatabaseUnavailable: whether one was started is not known.
+
+        Example:
+            handles = await app.start_many(ship.options(id=f"ship-{order.id}").bind(order) for order in orders)
+        """
+        wanted = [bound.what for bound in starts]
+        return on_loop(lambda: many_handles(self, wanted, Handle, return_errors=return_errors), self)
+
     def handle(self, id: str) -> Handle[Any]:
         """A handle of the run with this id, of whatever workflow."""
         return Handle(self, id, result_payload(None))
@@ -128,6 +160,22 @@ class BlockingPerdure(BaseApp):
         what = call_to_start(self, name, args, kwargs or {}, options_of(options))
         handle: BlockingHandle[Any] = blocking(lambda: started_handle(self, what, BlockingHandle), self)
         return handle
+
+    @overload
+    def start_many(
+        self, starts: Iterable[Bound[R]], *, return_errors: Literal[False] = False
+    ) -> list[BlockingHandle[R]]: ...
+    @overload
+    def start_many(
+        self, starts: Iterable[Bound[R]], *, return_errors: Literal[True]
+    ) -> list[BlockingHandle[R] | PerdureError]: ...
+    def start_many(self, starts: Iterable[Bound[Any]], *, return_errors: bool = False) -> list[Any]:
+        """Start many runs at once; they share commits. See `Perdure.start_many`."""
+        wanted = [bound.what for bound in starts]
+        started = blocking(
+            lambda: many_handles(self, wanted, BlockingHandle, return_errors=return_errors), self
+        )
+        return cast("list[Any]", started)
 
     def handle(self, id: str) -> BlockingHandle[Any]:
         """A handle of the run with this id, of whatever workflow."""

@@ -5,7 +5,7 @@ from perdure.client import replaying as replaying
 from perdure.client.blocking_handles import BlockingHandle
 from perdure.client.colours import blocking, on_loop, where
 from perdure.client.current import App, bound_app, check_process, current_app, open_apps
-from perdure.client.handles import Handle, asked_handle, started_handle
+from perdure.client.handles import Handle, asked_handle, many_handles, started_handle
 from perdure.client.operations import (
     Operation,
     call_to_start,
@@ -33,6 +33,7 @@ __all__ = [
     "check_tags",
     "current_app",
     "detail",
+    "many_handles",
     "new_id",
     "on_loop",
     "open_apps",

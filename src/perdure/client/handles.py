@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, overload
 
@@ -30,6 +30,7 @@ from perdure.client.operations import (
     read,
     result_payload,
     starting,
+    starting_many,
     wait_for_result,
 )
 from perdure.client.topics import Topic, named, written
@@ -317,6 +318,22 @@ def started_handle(app: App, what: Start, kind: type[H]) -> Operation:
     else:
         started = yield from start_on_connection(app, what, blocking=not issubclass(kind, Handle))
     return kind(app, started.id, result_payload(what.definition), started, connection=connection)
+
+
+def many_handles(app: App, starts: Sequence[Start], kind: type[H], *, return_errors: bool) -> Operation:
+    """The operation that starts many runs and returns a handle of each, or, where wanted, its error."""
+    if any(what.options.connection is not None for what in starts):
+        raise PerdureError("connection= is for one start at a time")
+    answers = yield from starting_many(app, starts)
+    for answer in answers:
+        if isinstance(answer, Exception) and not return_errors:
+            raise answer
+    return [
+        answer
+        if isinstance(answer, Exception)
+        else kind(app, answer.id, result_payload(what.definition), answer)
+        for what, answer in zip(starts, answers, strict=True)
+    ]
 
 
 def asked_handle(

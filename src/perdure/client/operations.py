@@ -20,7 +20,7 @@ from perdure.core.gate import Call
 from perdure.core.middleware import context_of_start
 from perdure.core.recorded import recorded
 from perdure.core.registry import WorkflowDefinition, workflows
-from perdure.core.starting import Start, start, start_child
+from perdure.core.starting import Start, start, start_child, start_many
 from perdure.core.steps import success
 from perdure.core.waits import end_of_run
 from perdure.errors import (
@@ -28,6 +28,7 @@ from perdure.errors import (
     SerializationError,
     WaitTimeout,
     WorkflowCancelled,
+    WorkflowConflict,
     WorkflowFailed,
     WorkflowNotFound,
     WorkflowParked,
@@ -114,6 +115,20 @@ def starting(app: App, what: Start) -> Operation:
     if branch is not None:
         return start_child(branch, what)
     return start(app.runtime, what, new_id())
+
+
+def starting_many(app: App, starts: Sequence[Start]) -> Operation:
+    """The operation that starts many runs; it returns what was started, or the error, of each."""
+    branch = current.get()
+    if branch is None:
+        return (yield from start_many(app.runtime, starts, iter(new_id, None)))
+    answers: list[Any] = []
+    for what in starts:
+        try:
+            answers.append((yield from start_child(branch, what)))
+        except WorkflowConflict as error:
+            answers.append(error)
+    return answers
 
 
 def call_to_start(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,7 +19,7 @@ from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
 from perdure.core.runtime import Runtime
 from perdure.core.waits import end_of_run
-from perdure.errors import Cancelled, DatabaseUnavailable, WorkflowConflict
+from perdure.errors import Cancelled, DatabaseUnavailable, PerdureError, WorkflowConflict
 from perdure.models import DEFAULT_QUEUE, Kind, StartOptions
 from perdure.serial import Payload
 from perdure.store.records import MessageRecord, Outcome, StartRecord, Ticket
@@ -99,14 +99,52 @@ def start(runtime: Runtime, what: Start, new_id: str) -> Generator[Any, Any, Sta
 
 def confirmed(runtime: Runtime, what: Start, starting: Starting) -> Generator[Any, Any, Started]:
     """Send a start and wait until it is durable; its run has not begun."""
-    record, ticket = starting.record, starting.ticket
-    runtime.submit(ticket, contested=what.options.id is not None)
+    runtime.submit(starting.ticket, contested=what.options.id is not None)
     try:
-        yield ticket
+        yield starting.ticket
     except BaseException:
-        # Whoever started it is gone, the start goes on: a run that is ours must run.
-        ticket.call(lambda: _launch(runtime, starting.run, record, ticket))
+        _leave_behind(runtime, starting)
         raise
+    return _answer(runtime, what, starting)
+
+
+def start_many(
+    runtime: Runtime, starts: Sequence[Start], new_ids: Iterable[str]
+) -> Generator[Any, Any, list[Started | Exception]]:
+    """Start many runs from outside, all on their way before the first is waited for; an answer for each."""
+    each = [(what, begin(runtime, what, new_id)) for what, new_id in zip(starts, new_ids, strict=False)]
+    runtime.submit_many([starting.ticket for what, starting in each if what.options.id is None])
+    for what, starting in each:
+        if what.options.id is not None:
+            runtime.submit(starting.ticket, contested=True)
+    answers: list[Started | Exception] = []
+    for place, (what, starting) in enumerate(each):
+        try:
+            yield starting.ticket
+        except BaseException:
+            for _, left in each[place:]:
+                _leave_behind(runtime, left)
+            raise
+        try:
+            started = _answer(runtime, what, starting)
+        except PerdureError as error:
+            answers.append(error)
+            continue
+        if starting.run is not None and started.created:
+            runtime.launch(starting.run, starting.ticket)
+        answers.append(started)
+    return answers
+
+
+def _leave_behind(runtime: Runtime, starting: Starting) -> None:
+    """Whoever started it is gone, the start goes on: a run that is ours must run."""
+    ticket = starting.ticket
+    ticket.call(lambda: _launch(runtime, starting.run, starting.record, ticket))
+
+
+def _answer(runtime: Runtime, what: Start, starting: Starting) -> Started:
+    """What became of a start that was sent."""
+    record, ticket = starting.record, starting.ticket
     if ticket.error is not None or record.outcome is not Outcome.WON:
         runtime.let_go_of(record.run)
     if ticket.error is not None:

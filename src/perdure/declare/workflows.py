@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypedDict, TypeVar, Unpack, cast, overload
+from dataclasses import dataclass
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 import psycopg
 
@@ -53,6 +66,13 @@ class Options(TypedDict, total=False):
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Bound(Generic[R]):
+    """A workflow with its options and arguments; see `bind`."""
+
+    what: Start
+
+
 class Startable(Decorated[P, R]):
     """A workflow with options for its start."""
 
@@ -87,6 +107,13 @@ class Startable(Decorated[P, R]):
         name, runtime = self.definition.name, current_app().runtime
         context = context_of_start(runtime, name, self.chosen.id)
         return Start(name, stored, self.chosen, self.definition, context)
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Bound[R]:
+        """The workflow with its options and arguments, to be started with others by `app.start_many`.
+
+        Wrong arguments raise here.
+        """
+        return Bound(self.what(args, kwargs))
 
     def starts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], kind: Any) -> Callable[[], Operation]:
         """What makes the operation that starts a run and returns its handle; wrong arguments raise here."""
