@@ -16,6 +16,7 @@ from perdure.core.branch import Branch
 from perdure.core.effects import Await, Use
 from perdure.core.gate import Call, Told
 from perdure.core.recorded import group_for, recorded
+from perdure.core.registry import entities
 from perdure.core.runtime import Runtime
 from perdure.core.steps import failure
 from perdure.errors import DefinitionError, SerializationError, WaitTimeout
@@ -26,6 +27,8 @@ from perdure.store.records import StepRecord, Ticket
 
 applying: ContextVar[str | None] = ContextVar("perdure_applying", default=None)
 """The command that this thread carries out, if it does."""
+telling: ContextVar[list[Order] | None] = ContextVar("perdure_telling", default=None)
+"""What the command that this thread carries out has told other objects to do."""
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -87,7 +90,8 @@ class Order:
 
     def apply(self, state: bytes | None) -> Applied:
         """Run the command on a stored state; what raises leaves the object as it was."""
-        token = applying.set(self.command.name)
+        told: list[Order] = []
+        token, list_token = applying.set(self.command.name), telling.set(told)
         try:
             entity = self.entity.read(state)
             args, kwargs = self.command.signature.decode_call(self.args)
@@ -100,7 +104,17 @@ class Order:
             return Applied(None, True, encode_failure(error))
         finally:
             applying.reset(token)
-        return Applied(changed, False, value)
+            telling.reset(list_token)
+        return Applied(
+            changed, False, value, [(each.place, each.command.name, each.args, each.apply) for each in told]
+        )
+
+
+def order_of(type: str, key: str, command: str, args: bytes) -> Order | None:
+    """A command that was stored by name; None where its code is not here."""
+    owner: Any = entities.get(type)
+    found = getattr(owner, command.removeprefix(f"{type}."), None)
+    return None if found is None else found.order(key, args)
 
 
 def give(branch: Branch, order: Order) -> Generator[Any, Any, Any]:

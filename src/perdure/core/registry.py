@@ -97,6 +97,8 @@ workflows: dict[str, WorkflowDefinition] = {}
 """Every workflow of the process by its stored name: the one registry."""
 
 steps: dict[str, Definition] = {}
+entities: dict[str, type] = {}
+"""Classes of durable objects, by their stored names."""
 
 
 def register(definition: Definition) -> None:

@@ -16,9 +16,10 @@ from perdure.core.entities import (
     Unjudged,
     give,
     state_when,
+    telling,
     wait_for_state,
 )
-from perdure.core.registry import name_of
+from perdure.core.registry import entities, name_of
 from perdure.core.runtime import Runtime
 from perdure.errors import DatabaseUnavailable, DefinitionError, PerdureError, WaitTimeout
 from perdure.models import CommandInfo, Duration, seconds_of
@@ -63,8 +64,40 @@ class EntityCommand(Generic[P, R]):
         signature = self._definition.signature
         signature.bind(args, kwargs)
         sent = check_size(signature.encode_call(args, kwargs), what="the arguments")
-        order = Order(self._entity, self._definition, check_key(key), sent)
+        order = self.order(check_key(key), sent)
         return lambda: self._operation(order)
+
+    def order(self, key: str, args: bytes) -> Order:
+        """The command with its object and its arguments, as they are stored."""
+        return Order(self._entity, self._definition, key, args)
+
+    def tell(self, key: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """From the body of another command: have this one carried out after that one's commit, exactly once.
+
+        Both are as good as one: what tells and what is told are committed together. Nobody waits for the result; a command
+        that raises leaves its object as it was, and its error in the table `told`. What one object tells another is carried
+        out in the order in which it was told, unless a worker dies in between.
+
+        Raises:
+            PerdureError: no command is being carried out.
+
+        Example:
+            @command
+            def pay(self, to: str, amount: Decimal) -> None:
+                self.balance -= amount
+                Account.deposit.tell(to, amount)
+        """
+        told = telling.get()
+        if told is None:
+            raise PerdureError(
+                f"{self._definition.name}.tell(...) is for the body of another command; elsewhere call it: "
+                f"`await {self._definition.name.rpartition('.')[2]}(...)` on the class"
+            )
+        signature = self._definition.signature
+        signature.bind(args, kwargs)
+        told.append(
+            self.order(check_key(key), check_size(signature.encode_call(args, kwargs), what="the arguments"))
+        )
 
     def _operation(self, order: Order) -> Operation:
         branch = current.get()
@@ -172,6 +205,7 @@ class Entity:
                 "__entity__"
             ].name  # `dataclass(slots=True)` makes the class anew, without its arguments
         cls.__entity__ = EntityDefinition(name_of(cast("Any", cls), name), cls)
+        entities[cls.__entity__.name] = cls
 
     @classmethod
     def get(cls, key: str) -> Coroutine[object, None, Self]:
@@ -199,12 +233,17 @@ class Entity:
     @classmethod
     def history(cls, key: str, limit: int = 100) -> Coroutine[object, None, tuple[CommandInfo, ...]]:
         """The last commands that the object has carried out, newest first; not inside a workflow."""
-        app, place = current_app(), (cls.__entity__.name, check_key(key))
+        return on_loop(cls.looking_back(check_key(key), limit), current_app(), "perdure.sync.history")
+
+    @classmethod
+    def looking_back(cls, key: str, limit: int) -> Callable[[], Operation]:
+        """What makes the operation behind `history`, for both colours."""
+        app, place = current_app(), (cls.__entity__.name, key)
 
         def look() -> tuple[CommandInfo, ...]:
             return tuple(CommandInfo(*row) for row in stored.history(app.database, place, limit))
 
-        return on_loop(lambda: read("history", look), app)
+        return lambda: read("history", look)
 
     @classmethod
     def _looking(

@@ -54,3 +54,24 @@ cross join lateral (
 -- What was done to one object, newest first.
 select version, id, command, args, value, done from {schema}.commands
 where type = %(type)s and key = %(key)s order by version desc limit %(limit)s
+
+-- name: add_told
+-- What the commands of the batch have told other objects to do, in the transaction that carries them out.
+insert into {schema}.told (id, type, key, command, args)
+select * from unnest(%(id)s::text[], %(type)s::text[], %(key)s::text[], %(command)s::text[], %(args)s::bytea[])
+on conflict do nothing
+
+-- name: end_told
+-- Told commands that are done: in the transaction that carries them out.
+delete from {schema}.told where id = any(%(ids)s::text[])
+
+-- name: fail_told
+-- Told commands that have raised: nobody waits for them, so the error is kept where it can be found.
+update {schema}.told t set error = f.error
+from unnest(%(ids)s::text[], %(errors)s::bytea[]) as f (id, error) where t.id = f.id
+
+-- name: find_told
+-- Told commands that nobody has carried out for some seconds: whoever told them has died meanwhile.
+select id, type, key, command, args from {schema}.told
+where error is null and told < {schema}.clock() - %(seconds)s * interval '1 second'
+order by told, id limit %(limit)s

@@ -7,6 +7,7 @@ time share its lock and its commit. A command that raises leaves its object as i
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -31,11 +32,19 @@ TRY_BLOCKED_AFTER: Final = 0.25
 
 
 class Applied(NamedTuple):
-    """What became of a command: the object's new state, or None if it is as it was, and the result or the error."""
+    """What became of a command.
+
+    Attributes:
+        state: the object's new state, or None if it is as it was.
+        failed: whether it raised.
+        value: its result or its error.
+        told: what it has told other objects to do: place, command, arguments, and what carries it out.
+    """
 
     state: bytes | None
     failed: bool
     value: bytes
+    told: Sequence[tuple[Place, str, bytes, Callable[[bytes | None], Applied]]] = ()
 
 
 class CommandRecord(Record):
@@ -46,11 +55,13 @@ class CommandRecord(Record):
         id: names it, so that it is done once.
         apply: runs it on a stored state, None for an object that is new.
         step: the step that gives it, if a workflow does.
+        is_told: whether another object's command gives it, so that it has a row in `told`.
+        tells: what it tells others, once it is carried out.
         failed: whether it raised; known once the ticket is settled.
         value: its result or its error.
     """
 
-    __slots__ = ("apply", "args", "command", "failed", "id", "place", "step", "value")
+    __slots__ = ("apply", "args", "command", "failed", "id", "is_told", "place", "step", "tells", "value")
 
     @property
     def outside(self) -> bool:
@@ -66,8 +77,11 @@ class CommandRecord(Record):
         args: bytes,
         apply: Callable[[bytes | None], Applied],
         step: StepRecord | None = None,
+        *,
+        is_told: bool = False,
     ) -> None:
         super().__init__(run)
+        self.is_told, self.tells = is_told, list[CommandRecord]()
         self.place, self.id, self.command, self.args = place, id, command, args
         self.apply, self.step = apply, step
         self.failed, self.value = False, b"null"
@@ -161,6 +175,15 @@ class CommandWriter:
                     },
                 )
                 connection.execute(self._sql["add_commands"], _command_columns(work.applied))
+                if tells := [told for command, _ in work.applied for told in command.tells]:
+                    connection.execute(self._sql["add_told"], _told_columns(tells))
+            if done := [told.id for told in work.told if not told.failed]:
+                connection.execute(self._sql["end_told"], {"ids": Texts(done)})
+            if failed := [told for told in work.told if told.failed]:
+                errors = Blobs([told.value for told in failed])
+                connection.execute(
+                    self._sql["fail_told"], {"ids": Texts([told.id for told in failed]), "errors": errors}
+                )
             if work.steps:
                 steps = _step_columns(work.steps) | {"worker": self._worker}
                 connection.execute(self._sql["record_command_steps"], steps)
@@ -184,6 +207,7 @@ class _Work(NamedTuple):
     changed: list[Place]
     applied: list[tuple[CommandRecord, int]]
     steps: list[CommandRecord]
+    told: list[CommandRecord]
 
 
 def _run_all(commands: Sequence[CommandRecord], states: dict[Place, _State], done: _Done) -> _Work:
@@ -200,17 +224,29 @@ def _run_all(commands: Sequence[CommandRecord], states: dict[Place, _State], don
             command.failed, command.value = False, known
         else:
             state = states[command.place]
-            new, command.failed, command.value = command.apply(state.value)
+            new, command.failed, command.value, tells = command.apply(state.value)
             if not command.failed:
                 state.version += 1
                 state.value = new
                 changed[command.place] = None
+                command.tells = _tells(command, state.version, tells)
                 applied.append((command, state.version))
                 by_id[*command.place, command.id] = command.value
         if step is not None:
             step.failed, step.value = command.failed, command.value
             steps.append(command)
-    return _Work(states, list(changed), applied, steps)
+    return _Work(states, list(changed), applied, steps, [command for command in commands if command.is_told])
+
+
+def _tells(command: CommandRecord, version: int, told: Sequence[Any]) -> list[CommandRecord]:
+    """What a command has told others, each under an id that its next try gives it too."""
+    teller = hashlib.blake2b("\0".join(command.place).encode(), digest_size=16).hexdigest()
+    return [
+        CommandRecord(
+            command.run, place, f"!told/{teller}/{version}/{number}", name, args, apply, is_told=True
+        )
+        for number, (place, name, args, apply) in enumerate(told)
+    ]
 
 
 def find(
@@ -247,6 +283,20 @@ def _command_columns(applied: Sequence[tuple[CommandRecord, int]]) -> dict[str, 
         "value": Blobs([command.value for command in commands]),
         "run": Bigints([None if command.step is None else command.step.run for command in commands]),
     }
+
+
+def _told_columns(tells: Sequence[CommandRecord]) -> dict[str, Any]:
+    return _columns([told.place for told in tells]) | {
+        "id": Texts([told.id for told in tells]),
+        "command": Texts([told.command for told in tells]),
+        "args": Blobs([told.args for told in tells]),
+    }
+
+
+def find_told(database: Database, seconds: float, limit: int) -> list[tuple[str, str, str, str, bytes]]:
+    """Told commands that nobody has carried out for so long: id, type, key, command and arguments."""
+    rows = database.run("find_told", {"seconds": seconds, "limit": limit})
+    return [(id, type, key, command, bytes(args)) for id, type, key, command, args in rows]
 
 
 def _step_columns(commands: Sequence[CommandRecord]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from perdure.sync.calls import run_step, start
 from perdure.sync.change import continue_as_new
 from perdure.sync.clock import sleep, sleep_until
 from perdure.sync.concurrency import gather, map_steps, race, wait_any
-from perdure.sync.entities import call, get, when
+from perdure.sync.entities import call, get, history, when
 from perdure.sync.events import get_event, set_event
 from perdure.sync.messages import Request, receive, send, send_many, updates
 from perdure.sync.streams import close_stream, heartbeat, read_stream, write_stream
@@ -27,6 +27,7 @@ __all__ = [
     "get",
     "get_event",
     "heartbeat",
+    "history",
     "info",
     "map_steps",
     "now",

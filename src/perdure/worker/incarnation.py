@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from perdure.core.entities import Order
 from perdure.core.mailbox import Mailbox
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
@@ -21,8 +22,8 @@ from perdure.models import DEFAULT_QUEUE, CancelReason, Status
 from perdure.policy import put_away_after
 from perdure.store import entities, messages
 from perdure.store import runs as stored
-from perdure.store.batch import BatchWriter
-from perdure.store.entities import CommandWriter
+from perdure.store.batch import Batch, BatchWriter
+from perdure.store.entities import CommandRecord, CommandWriter
 from perdure.store.journal import Journal, JournalHooks
 from perdure.store.records import Ticket
 from perdure.store.session import Session
@@ -78,8 +79,9 @@ class Incarnation:
             writer, hooks, name="journal", answer_within=answer_within, overflow=self.contested
         )
         commands = CommandWriter(statements, fence, COMMAND_SLOT)
+        command_hooks = JournalHooks(engine.database.connect, self.fenced, self._carried_out)
         self.commands = Journal(
-            commands, hooks, name="commands", answer_within=answer_within, keeps_order=False
+            commands, command_hooks, name="commands", answer_within=answer_within, keeps_order=False
         )
         self._lanes = (self.core, self.contested, self.commands)
 
@@ -92,6 +94,20 @@ class Incarnation:
         """Write what is queued, and stop."""
         for lane in self._lanes:
             lane.stop()
+
+    def _carried_out(self, batch: Batch) -> None:
+        """Commands are done: what they told other objects comes next; if this worker dies now, another finds it."""
+        self._engine.committed(batch)
+        tells = [Ticket(told) for command in batch.of(CommandRecord) for told in command.tells]
+        if tells:
+            self.commands.submit(tells)
+
+    def carry_out(self, orders: Iterable[tuple[str, Order]]) -> None:
+        """Carry out told commands, each under its id, that were left behind."""
+        self.commands.submit(
+            Ticket(CommandRecord(self.new_key(), o.place, id, o.command.name, o.args, o.apply, is_told=True))
+            for id, o in orders
+        )
 
     # -- the lease ---------------------------------------------------------------------------------
 

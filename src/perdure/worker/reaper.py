@@ -9,11 +9,12 @@ from __future__ import annotations
 import heapq
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from perdure.core.entities import order_of
 from perdure.errors import WorkflowTimeout
 from perdure.serial import encode_failure
-from perdure.store import workers
+from perdure.store import entities, workers
 from perdure.store.connection import Connection
 from perdure.worker.service import Service
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.reaper")
 
 MISSED_DEADLINE = encode_failure(WorkflowTimeout("the run did not begin within its timeout"))
+
+
+TOLD_SECONDS: Final = 5.0
+"""After so long a told command is taken for left behind; carried out twice at once it is still done once."""
+TOLD_AT_ONCE: Final = 500
 
 
 class Reaper(Service):
@@ -56,10 +62,17 @@ class Reaper(Service):
         if row and row[0]:
             self._engine.hints.work()
             self._engine.watcher.wake()
+        self._carry_out_told()
         now = time.monotonic()
         while self._deadlines and self._deadlines[0] <= now:
             heapq.heappop(self._deadlines)
         return min(self.interval, self._deadlines[0] - now) if self._deadlines else None
+
+    def _carry_out_told(self) -> None:
+        """What commands told other objects, and whoever told it has died: carried out by anybody who has the code."""
+        found = entities.find_told(self._engine.database, TOLD_SECONDS, TOLD_AT_ONCE)
+        orders = [(id, order_of(type, key, command, args)) for id, type, key, command, args in found]
+        self._engine.incarnation.carry_out((id, order) for id, order in orders if order is not None)
 
     def lost(self) -> None:
         """Drop the connection."""
