@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from perdure import RunFilter
+from perdure.cli.choosing import settled
 from perdure.sync import Perdure
 from tests.api_tools import rows
 from tests.cli_tools import on_terminal, perdure
@@ -162,3 +164,18 @@ def test_an_id_that_is_no_text(database_url: str, queued: list[str]) -> None:
 def test_ids_for_a_pipe(database_url: str, queued: list[str]) -> None:
     """`-o id` writes ids and nothing else."""
     assert perdure("ls", "-o", "id", "-w", "shop.pay", url=database_url).stdout == "a-2\na-1\n"
+
+
+def test_no_more_are_reached_than_were_counted(app: Perdure, queued: list[str]) -> None:
+    """What is born while somebody thinks about the question is not meant, though it matches."""
+    where = settled(app, RunFilter(queue="far"))
+    app.start("shop.pay", id="late", queue="far")
+    assert app.runs.count(RunFilter(queue="far")) == 4
+    assert sorted(run.id for run in app.runs.list(where)) == queued
+
+
+def test_a_filter_of_an_earlier_time_stays(app: Perdure, queued: list[str]) -> None:
+    """`--created-before` is not moved to now."""
+    before = app.handle("a-2").describe().created
+    where = settled(app, RunFilter(queue="far", created_before=before))
+    assert [run.id for run in app.runs.list(where)] == ["a-1"]

@@ -163,7 +163,7 @@ def test_cancel_without_undo(database_url: str, mill: Perdure) -> None:
 def test_show_draws_the_timeline(database_url: str, mill: Perdure) -> None:
     """Why it waits stands first; then bars, the runs that it started, and what was done by hand."""
     family.options(id="family-2").start().result(timeout=30)
-    perdure("set-output", "family-2", "mill.bag", '"none"', url=database_url)
+    perdure("set-output", "family-2", "2", '"none"', url=database_url)
     shown = on_terminal("show", "family-2", url=database_url, TERM="dumb")
     assert shown.startswith("family-2 succeeded")
     assert "█" in shown
