@@ -24,23 +24,25 @@ def environment(url: str | None, **more: str) -> dict[str, str]:
 
 
 def perdure(
-    *arguments: str, url: str | None = None, cwd: Path | None = None, **variables: str
+    *arguments: str, url: str | None = None, cwd: Path | None = None, given: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, in a pipe."""
+    """Run a command to its end, in a pipe; `given` is what it can read."""
     return subprocess.run(
         [sys.executable, "-m", "perdure", *arguments],
         cwd=cwd,
         env=environment(url, **variables),
         check=False,
         capture_output=True,
+        input=given,
         text=True,
         timeout=2 * PATIENCE,
     )
 
 
-def on_terminal(*arguments: str, url: str | None = None, **variables: str) -> str:
-    """Run a command on a terminal, and return what that was shown."""
+def on_terminal(*arguments: str, url: str | None = None, typed: str = "", **variables: str) -> str:
+    """Run a command on a terminal, on which this was typed, and return what that was shown."""
     ours, theirs = os.openpty()
+    os.write(ours, typed.encode())
     with subprocess.Popen(
         [sys.executable, "-m", "perdure", *arguments],
         env=environment(url, **({"TERM": "xterm"} | variables)),

@@ -287,6 +287,20 @@ class EventInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageInfo:
+    """A message that a run has been sent and has not received yet."""
+
+    topic: str
+    key: str
+    value: bytes = field(repr=False)
+    sent: datetime
+
+    def json(self) -> str:
+        """Return the payload as JSON text."""
+        return self.value.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
 class RunDetail:
     """A run with everything that is recorded of it."""
 
@@ -296,6 +310,8 @@ class RunDetail:
     steps: tuple[StepInfo, ...]
     waits: tuple[str, ...]
     workers: Mapping[int, str]
+    messages: tuple[MessageInfo, ...] = ()
+    """Those that it has not received yet; the first hundred."""
 
 
 @dataclass(frozen=True, slots=True)

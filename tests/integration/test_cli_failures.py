@@ -10,14 +10,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from perdure.cli import commands
 from tests.cli_tools import environment, perdure
 
 LOOKING = pytest.mark.parametrize(
-    "command", [["ls"], ["show", "x"], ["resume", "x"], ["cancel", "x"]], ids=str
+    "command",
+    [["ls"], ["show", "x"], ["resume", "x"], ["cancel", "x"], ["start", "x"], ["audit"], ["versions"]],
+    ids=str,
 )
-EVERY = pytest.mark.parametrize(
-    "command", [["ls"], ["show", "x"], ["resume", "x"], ["cancel", "x"], ["migrate"]], ids=str
-)
+EVERY = pytest.mark.parametrize("command", [["ls"], ["cancel", "x"], ["start", "x"], ["migrate"]], ids=str)
 
 
 def fails(code: int, text: str, *arguments: str, url: str | None = None, cwd: Path | None = None) -> None:
@@ -150,5 +151,6 @@ def test_the_command_is_light() -> None:
 def test_help_explains_the_exit_codes() -> None:
     """`perdure --help` lists the commands and what the codes mean."""
     text = " ".join(perdure("--help").stdout.split())
-    assert all(f" {name} " in text for name in ("worker", "migrate", "ls", "show", "resume", "cancel"))
+    assert all(f" {name} " in text for name in commands.commands)
+    assert len(commands.commands) == 20
     assert "3 no such run" in text

@@ -42,6 +42,10 @@ ALLOWED = {
         "transactions.sql",
         "select pg_catalog.transaction_timestamp() = %(began)s::timestamptz",
     ): "the same: which transaction this is",
+    (
+        "0006_from_sql.sql",
+        "select (lpad(to_hex(floor(extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0') || '7'",
+    ): "the stamp of a UUIDv7, by which nothing is decided",
     ("schema.sql", "applied timestamptz not null default now()"): "the ledger is older than the function",
     (
         "testing.sql",

@@ -12,6 +12,7 @@ import pytest
 import perdure
 from perdure import Perdure, WorkflowCancelled, sync, workflow
 from perdure.models import CancelReason
+from perdure.store.operations import Note
 from perdure.worker.engine import Engine
 from tests.api_tools import on_loop, rows, until, until_true
 
@@ -51,12 +52,12 @@ async def test_a_cancel_that_meets_the_change_cancels_the_next_life(
     plainly = Engine.cancel
     calls: list[Sequence[int]] = []
 
-    def cancel(self: Engine, keys: Sequence[int], reason: CancelReason) -> list[int]:
+    def cancel(self: Engine, keys: Sequence[int], reason: CancelReason, note: Note | None) -> list[int]:
         calls.append(keys)
         if len(calls) == 1:
             door.set()
             until(lambda: rows(database_url, LIVES, "one", 2))
-        return plainly(self, keys, reason)
+        return plainly(self, keys, reason, note)
 
     monkeypatch.setattr(Engine, "cancel", cancel)
     async with Perdure(database_url):

@@ -384,7 +384,7 @@ async def test_set_output_refuses_what_it_cannot_do(database_url: str) -> None:
         await three.options(id="r")()
         with pytest.raises(SerializationError):
             await app.runs.set_output("r", "2", 5)
-        with pytest.raises(PerdureError, match="no step"):
+        with pytest.raises(PerdureError, match="no such step"):
             await app.runs.set_output("r", "9", "x")
         await parent_that_waits.options(id="p").start()
         await until_true(lambda: _is(app.handle("p"), "waiting"))

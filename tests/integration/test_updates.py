@@ -168,7 +168,7 @@ async def test_an_update_of_the_wrong_type_is_rejected_and_the_loop_goes_on(data
         handle = await counter.options(id="c").start()
         with pytest.raises(perdure.SerializationError):
             await handle.update("change", {"by": "much"})
-        await asked(database_url, "select perdure.send('c', '!update/change', '[]')")
+        await asked(database_url, "select perdure.send_encoded('c', '!update/change', '[]', null)")
         assert await handle.update(change, Change(1)) == 1
 
 

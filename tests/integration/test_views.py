@@ -51,7 +51,8 @@ def migrated(database_url: str) -> str:
 
 def documented() -> list[tuple[str, str, str]]:
     found = []
-    for part in re.split(r"^### ", DOCUMENT.read_text("utf-8"), flags=re.MULTILINE)[1:]:
+    views = DOCUMENT.read_text("utf-8").partition("\n## Views")[2].partition("\n## Functions")[0]
+    for part in re.split(r"^### ", views, flags=re.MULTILINE)[1:]:
         view = part.split("`")[1]
         columns = re.findall(r"^\| `(\w+)` \| ([\w\[\]]+) \|", part, flags=re.MULTILINE)
         found += [(view, column, type) for column, type in columns]

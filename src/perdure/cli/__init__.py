@@ -1,4 +1,4 @@
-"""The command line: `perdure worker | check | migrate | ls | show | resume | cancel`.
+"""The command line: `perdure worker | check | migrate | ls | show | start | cancel | ...`.
 
 One file for each command, which asks the same app that users open and nothing beneath it. What the user did
 wrong, or what is not there, ends as one line on stderr and an exit code that scripts can rely on (`exits`);
@@ -13,15 +13,25 @@ import click
 import psycopg
 
 from perdure._version import __version__
+from perdure.cli.audit import audit
 from perdure.cli.cancel import cancel
 from perdure.cli.check import check
+from perdure.cli.delete import delete
 from perdure.cli.exits import EXPLAINED, Exit, Failure, failure_of
 from perdure.cli.export import export, load
+from perdure.cli.fork import fork
 from perdure.cli.ls import ls
 from perdure.cli.migrate import migrate
 from perdure.cli.replay import replay
+from perdure.cli.restart import restart
+from perdure.cli.result import result
 from perdure.cli.resume import resume
+from perdure.cli.send import send
+from perdure.cli.set_output import set_output
+from perdure.cli.set_timeout import set_timeout
 from perdure.cli.show import show
+from perdure.cli.start import start
+from perdure.cli.versions import versions
 from perdure.cli.worker import worker
 from perdure.cli.writing import safe
 from perdure.errors import PerdureError
@@ -42,7 +52,7 @@ class _Commands(click.Group):
                 raise
             click.echo(f"perdure: {safe(str(failure))}", err=True)
             raise click.exceptions.Exit(failure.code) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):  # click's own at a question
             raise click.exceptions.Exit(Exit.INTERRUPTED) from None
 
 
@@ -56,7 +66,11 @@ def commands() -> None:
     """Durable workflows on Postgres: run workers, look at runs, act on them."""
 
 
-for _command in (worker, check, migrate, ls, show, resume, cancel, export, load, replay):
+_IN_ORDER = (
+    worker, check, migrate, ls, show, start, result, send, cancel, resume, restart, fork, delete, set_output,
+    set_timeout, audit, versions, export, load, replay,
+)  # fmt: skip
+for _command in _IN_ORDER:
     commands.add_command(_command)
 
 

@@ -6,12 +6,13 @@ renamed or taken away. Payloads are handed on as they are stored, so that no num
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
-from perdure.models import RunDetail, RunInfo, Status, StepInfo
+from perdure.models import AuditInfo, MessageInfo, RunDetail, RunInfo, Status, StepInfo
 
 LINE: Final = (
     "id",
@@ -70,17 +71,36 @@ def run_document(info: RunInfo) -> dict[str, Any]:
     }
 
 
-def detail_document(detail: RunDetail) -> dict[str, Any]:
+def detail_document(
+    detail: RunDetail, children: Sequence[RunInfo] = (), audit: Sequence[AuditInfo] = ()
+) -> dict[str, Any]:
     """A run with everything recorded of it, as `perdure show` shows it."""
     failed = detail.info.status in (Status.FAILED, Status.CANCELLED)
     return run_document(detail.info) | {
-        "input": _payload(detail.input),
-        "result": None if failed or detail.output is None else _payload(detail.output),
+        "input": stored_json(detail.input),
+        "result": None if failed or detail.output is None else stored_json(detail.output),
         "error": _error(detail.output) if failed and detail.output is not None else None,
         "why": detail.info.why,
         "waits": list(detail.waits),
         "steps": [_step_document(step) for step in detail.steps],
         "workers": {str(number): name for number, name in detail.workers.items()},
+        "children": [
+            {"id": child.id, "workflow": child.workflow, "status": str(child.status)} for child in children
+        ],
+        "messages": [_message_document(message) for message in detail.messages],
+        "audit": [audit_document(line) for line in audit],
+    }
+
+
+def audit_document(line: AuditInfo) -> dict[str, Any]:
+    """Something that was done to a run, as `perdure audit` lists it."""
+    return {
+        "at": _utc(line.at),
+        "who": line.who,
+        "verb": line.verb,
+        "id": line.id,
+        "reason": line.reason,
+        "detail": None if line.detail is None else dict(line.detail),
     }
 
 
@@ -92,6 +112,15 @@ def stored_error(payload: bytes) -> StoredError:
         return StoredError(message=payload.decode("utf-8", "replace"))
 
 
+def _message_document(message: MessageInfo) -> dict[str, Any]:
+    return {
+        "topic": message.topic,
+        "key": message.key,
+        "value": stored_json(message.value),
+        "sent": _utc(message.sent),
+    }
+
+
 def _step_document(step: StepInfo) -> dict[str, Any]:
     return {
         "position": step.position,
@@ -99,7 +128,7 @@ def _step_document(step: StepInfo) -> dict[str, Any]:
         "kind": step.kind,
         "name": step.name,
         "failed": step.failed,
-        "value": None if step.failed else _payload(step.value),
+        "value": None if step.failed else stored_json(step.value),
         "error": _error(step.value) if step.failed else None,
         "attempts": step.attempts,
         "seconds": step.seconds,
@@ -108,8 +137,8 @@ def _step_document(step: StepInfo) -> dict[str, Any]:
     }
 
 
-def _payload(stored: bytes) -> Any:
-    """The JSON as it is stored; what is no JSON, as text."""
+def stored_json(stored: bytes) -> Any:
+    """A payload as it is stored, to be written within JSON; what is no JSON, as text."""
     try:
         msgspec.json.decode(stored)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -5,23 +5,29 @@ Scripts decide by the code alone, so each means one thing for every command and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Final
 
+import click
 import psycopg
 
 from perdure.errors import (
     DatabaseUnavailable,
     DefinitionError,
     PerdureError,
+    RunEnded,
     SchemaMismatch,
+    SerializationError,
+    WorkflowConflict,
     WorkflowNotFound,
 )
 
 EXPLAINED: Final = (
     "Exit codes: 0 done; 1 failed otherwise; 2 wrong usage; 3 no such run; 4 the run is in the wrong state; "
-    "5 the database is away; 6 the schema is missing, older or newer; 8 permission denied; 130 interrupted; "
-    "143 terminated."
+    "5 the database is away; 6 the schema is missing, older or newer; 7 waited too long; 8 permission denied; "
+    "130 interrupted; 143 terminated."
 )
 
 
@@ -35,6 +41,7 @@ class Exit(IntEnum):
     WRONG_STATE = 4
     AWAY = 5
     SCHEMA = 6
+    TIMEOUT = 7
     DENIED = 8
     INTERRUPTED = 130
 
@@ -52,6 +59,19 @@ class Failure(Exception):
         self.code = code
 
 
+@contextmanager
+def refused_as_usage() -> Iterator[None]:
+    """Within the block a value that perdure refuses is one that the caller of the command gave.
+
+    Raises:
+        UsageError: it was refused.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, SerializationError) as error:
+        raise click.UsageError(str(error)) from None
+
+
 def failure_of(error: Exception) -> Failure | None:
     """How the command ends for an error, or None if the error is a bug."""
     match error:
@@ -61,6 +81,8 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(Exit.SCHEMA, str(error))
         case WorkflowNotFound():
             return Failure(Exit.NOT_FOUND, str(error))
+        case WorkflowConflict() | RunEnded():
+            return Failure(Exit.WRONG_STATE, str(error))
         case DefinitionError():
             return Failure(Exit.USAGE, str(error))
         case psycopg.Error():

@@ -10,12 +10,12 @@ import click
 
 from perdure.cli.exits import Exit, Failure
 from perdure.cli.opening import client
-from perdure.cli.options import database_options, run_ids
+from perdure.cli.options import database_options
 from perdure.errors import WorkflowConflict
 
 
 @click.command()
-@run_ids
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--no-children", is_flag=True, help="Only these runs, without those that they started.")
 @database_options
 def export(ids: Sequence[str], no_children: bool, database: str | None, schema: str | None) -> None:

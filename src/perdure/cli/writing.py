@@ -39,6 +39,8 @@ class Form(StrEnum):
     TABLE = "table"
     TEXT = "text"
     JSON = "json"
+    JSONL = "jsonl"
+    ID = "id"
 
     @classmethod
     def chosen(cls, given: str | None) -> Self:
@@ -54,6 +56,22 @@ def write_json(document: Any) -> None:
     if sys.stdout.isatty():
         text = msgspec.json.format(text, indent=2)
     click.echo(text)
+
+
+def write_json_list(documents: Iterable[Any], form: Form) -> None:
+    """Write documents as one JSON array, or each as a line of its own (`jsonl`)."""
+    import msgspec
+
+    if form is Form.JSONL:
+        for document in documents:
+            click.echo(msgspec.json.encode(document))
+    else:
+        write_json(list(documents))
+
+
+def say(text: str) -> None:
+    """Tell people something, on stderr."""
+    click.echo(f"perdure: {safe(text)}", err=True)
 
 
 def write_lines(rows: Iterable[Sequence[Any]]) -> None:
@@ -87,6 +105,13 @@ def write_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*(Text(cell, style=style) for cell, style in zip(row, styles, strict=True)))
     widths = [max(map(len, column)) + 2 for column in zip(heads, *cells, strict=True)]
     write_drawn(table, width=sum(widths[:-1]) + min(widths[-1], _LEAST_LAST))
+
+
+def terminal_width() -> int:
+    """Columns of the terminal."""
+    from rich.console import Console
+
+    return Console().width
 
 
 def write_drawn(drawn: Any, *, width: int = 0) -> None:

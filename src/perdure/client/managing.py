@@ -184,10 +184,6 @@ def _timeout_of(run: RunInfo) -> float | None:
     return None if definition is None else definition.timeout
 
 
-class NoSuchStep(PerdureError):
-    """The run has recorded no step of this position or name."""
-
-
 @dataclass(frozen=True, slots=True)
 class Forking:
     """How a fork is to differ from what it is forked from."""
@@ -244,7 +240,7 @@ def _forked(app: App, origin: RunInfo, how: Forking, note: operations.Note) -> s
 def _cut(app: App, run: RunInfo, step: str) -> operations.Cut:
     cut = operations.find_cut(app.database, run.key, step)
     if cut is None:
-        raise NoSuchStep(
+        raise PerdureError(
             f"run {run.id} has no step {step!r}: give its position or its name, as `steps()` has them"
         )
     return cut
@@ -278,16 +274,17 @@ def correcting(app: App, command: Command, step: str, value: Any) -> Operation:
         corrected: list[int] = []
         for run in runs:
             try:
-                cut = _cut(app, run, step)
+                cut = operations.find_cut(app.database, run.key, step)
+                if cut is None:
+                    raise operations.Uncorrectable(
+                        "it has recorded no such step: give its position or its name"
+                    )
                 operations.set_output(app.database, run.key, cut.position, _stored(cut, value), note)
             except operations.Uncorrectable as why:
                 if alone:
                     raise PerdureError(
                         f"the output of {step!r} of run {run.id} cannot be set: {why}"
                     ) from None
-            except NoSuchStep:
-                if alone:
-                    raise
             else:
                 corrected.append(run.key)
         return corrected

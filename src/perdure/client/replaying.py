@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from perdure.client.current import App, bound_app
@@ -64,7 +63,6 @@ def replay_history(history: History, settings: Settings) -> ReplayInfo:
         )
     replayer = Replayer(
         history,
-        datetime.now(UTC),
         exceptions=settings.exceptions,
         middleware=settings.middleware,
         instances=settings.instances,
@@ -91,16 +89,17 @@ def _histories(app: App, command: Command) -> Iterator[History]:
     for page in pages(app, command.which):
         keys = [run.key for run in page]
         for claimed, end in claims.look_at(app.database, keys):
-            yield history_of(claimed, runtime.realm, end)
+            yield history_of(claimed, runtime, end)
             done += 1
             if command.progress is not None:
                 command.progress(done)
 
 
-def history_of(claimed: ClaimedRun, realm: str, end: Any = None) -> History:
+def history_of(claimed: ClaimedRun, runtime: Runtime, end: Any = None) -> History:
     """A history as the database has it."""
     return History(
-        realm,
+        runtime.realm,
+        runtime.now(),
         claimed.key,
         claimed.id,
         claimed.workflow,
@@ -127,10 +126,11 @@ def replay_document(document: bytes | str, settings: Settings) -> tuple[ReplayIn
 
 def histories_of(export: Export) -> Iterator[History]:
     """The histories in an export; needs no database."""
-    now = datetime.now(UTC)
+    now = export.exported
     for run in export.runs:
         yield History(
             export.realm,
+            now,
             int(run.key),
             run.id,
             run.workflow,

@@ -33,9 +33,10 @@ from perdure.store.signal import Signal
 
 @dataclass(slots=True)
 class History:
-    """What is recorded of a run, as a replay needs it; `end` is how it ended, if it has."""
+    """What is recorded of a run, as a replay needs it: as of `now`; `end` is how it ended, if it has."""
 
     realm: str
+    now: datetime
     key: int
     id: str
     workflow: str
@@ -67,7 +68,6 @@ class Replayer:
     def __init__(
         self,
         history: History,
-        now: datetime,
         *,
         exceptions: tuple[type[BaseException], ...] = (),
         middleware: tuple[Middleware, ...] = (),
@@ -79,7 +79,7 @@ class Replayer:
         self.over = Signal()
         self.reached: Call | None = None
         self.last: EndRecord | Park | None = None
-        self._keys, self._now = -1, now
+        self._keys = -1
 
     # -- what it keeps ---------------------------------------------------------------------------
 
@@ -163,8 +163,8 @@ class Replayer:
         return self._keys
 
     def now(self) -> datetime:
-        """The time here; nothing that is recorded depends on it."""
-        return self._now
+        """The time at which the history was as it is; nothing that is recorded depends on it."""
+        return self.history.now
 
     def monotonic(self) -> float:
         """Nothing is measured."""

@@ -86,6 +86,13 @@ cross join lateral (
     select m.seq, m.value from {schema}.messages m
     where m.run = t.run and m.topic = t.topic and m.seq > t.seen order by m.seq limit %(limit)s) m
 
+-- name: list_unread
+-- The messages that a run has been sent and has not received yet, in the order in which they were committed.
+select m.topic, m.key, m.value, m.sent from {schema}.messages m
+where m.run = %(run)s and not exists (
+    select 1 from {schema}.steps s where s.run = m.run and s.message = m.seq)
+order by m.seq limit %(limit)s
+
 -- name: add_events
 -- Make events known, with the steps that set them: only where this worker recorded that step, and numbered by its
 -- place in the order of what the run was told, so that a repeated batch meets its own rows.

@@ -195,7 +195,7 @@ select key from tree
 -- All that is known of runs, but for what is a list.
 select r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.version, r.tags, r.context, r.created,
        r.superseded, coalesce(r.seed, right(i.id::text, 12) || '/' || r.key) as seed, l.status, l.priority, l.deadline, l.cancel, l.begun,
-       l.reason, l.version as present, e.status as end_status, e.value, e.finished, right(i.id::text, 12) as realm
+       l.reason, l.version as present, e.status as end_status, e.value, e.finished, right(i.id::text, 12) as realm, {schema}.clock() as now
 from {schema}.runs r
 cross join {schema}.identity i
 left join {schema}.live l on l.key = r.key

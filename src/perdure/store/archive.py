@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -209,7 +209,8 @@ def export(database: Database, ids: Sequence[str], *, children: bool) -> Export 
             for name, add in _LISTS.items():
                 for row in rows(name, keys=Bigints(keys)):
                     add(runs[row[0]], *row[1:])
-        return Export(realm=str(found[0][-1]), exported=datetime.now(UTC), runs=list(runs.values()))
+        realm, now = found[0][-2:]
+        return Export(realm=realm, exported=now, runs=list(runs.values()))
 
     return database.repeat(look)
 

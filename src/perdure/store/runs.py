@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from perdure.models import (
     Kind,
+    MessageInfo,
     RunDetail,
     RunFilter,
     RunInfo,
@@ -20,6 +21,9 @@ from perdure.store.arrays import Bigints
 from perdure.store.database import Database
 from perdure.store.filters import parameters
 from perdure.store.why import described, waits_of, why
+
+SHOWN_MESSAGES: Final = 100
+"""Messages not yet received that a detail has."""
 
 
 def key_of(database: Database, id: str) -> tuple[int, str] | None:
@@ -86,7 +90,13 @@ def detail(database: Database, info: RunInfo) -> RunDetail:
     owners = {step.worker for step in steps} | ({info.worker} if info.worker is not None else set())
     known = workers.names(database, sorted(owners)) if owners else {}
     info = replace(info, why=why(database, info))
-    return RunDetail(info, bytes(input), bytes(output) if output is not None else None, steps, waits, known)
+    ended = bytes(output) if output is not None else None
+    return RunDetail(info, bytes(input), ended, steps, waits, known, _unread(database, info))
+
+
+def _unread(database: Database, run: RunInfo) -> tuple[MessageInfo, ...]:
+    rows = database.run("list_unread", {"run": run.key, "limit": SHOWN_MESSAGES})
+    return tuple(MessageInfo(topic, key, bytes(value), sent) for topic, key, value, sent in rows)
 
 
 def _found(database: Database, name: str, where: RunFilter) -> list[tuple[Any, ...]]:
