@@ -16,7 +16,7 @@ from perdure.client.current import App
 from perdure.client.operations import Operation, arguments_of, check_tags, describe, read
 from perdure.core.branch import current
 from perdure.core.registry import steps, workflows
-from perdure.errors import PerdureError, WorkflowConflict
+from perdure.errors import PerdureError, WorkflowConflict, WorkflowNotFound
 from perdure.models import CancelReason, Duration, RunFilter, RunInfo, seconds_of
 from perdure.serial import Payload, check_size, check_text
 from perdure.store import archive, operations
@@ -230,6 +230,8 @@ def _forked(app: App, origin: RunInfo, how: Forking, note: operations.Note) -> s
     )
     try:
         made = operations.fork(app.database, what, note)
+    except operations.Deleted:
+        raise WorkflowNotFound(f"run {origin.id} has been deleted meanwhile") from None
     except operations.Unkept as unkept:
         raise ValueError(f"outputs= are for steps that the fork keeps, which it does not: {unkept}") from None
     if not made:

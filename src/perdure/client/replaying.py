@@ -17,9 +17,9 @@ from perdure.core.registry import workflows
 from perdure.core.replaying import History, Replayer, replay
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
-from perdure.models import CancelReason, Kind, ReplayInfo, Status
+from perdure.models import CancelReason, ReplayInfo, Status
 from perdure.store import archive, claims
-from perdure.store.archive import Export, stored
+from perdure.store.archive import Export, kind_of, stored
 from perdure.store.claims import ClaimedRun
 
 WITHIN: Final = 10.0
@@ -140,7 +140,7 @@ def histories_of(export: Export) -> Iterator[History]:
                     step.position,
                     step.group,
                     step.order or 0,
-                    int(Kind[step.kind.upper()]),
+                    kind_of(step),
                     step.name,
                     step.failed,
                     stored(step.value),

@@ -86,6 +86,7 @@ def park(run: Run, reason: str) -> None:
 
 def end_unrun(run: Run) -> None:
     """End a run that is to stop at once without running its code; its owner waits for nothing."""
+    run.waited = True  # there may be rows of what it waited for
     run.runtime.submit(Ticket(_stopped(run)))
 
 

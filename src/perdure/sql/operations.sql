@@ -26,6 +26,10 @@ select key from {schema}.ends where key = any(%(keys)s::bigint[]) order by key f
 -- Have unfinished runs go on with another version of the code.
 update {schema}.live set version = %(version)s where key = any(%(keys)s::bigint[]) and status <> 3
 
+-- name: find_queued
+-- Which of these runs wait for a worker: also the answer to a command that was repeated.
+select key from {schema}.live where key = any(%(keys)s::bigint[]) and status = 2
+
 -- name: restart_runs
 -- Give runs that have ended, or that nobody runs, a new life under their id, from the beginning. What the old one has
 -- recorded stays, under its key; one that had not ended ends now, as one that goes on under the new key.
@@ -60,6 +64,11 @@ returning key
 -- name: keys_of_runs
 -- Which of these runs are there: after a lost answer, the new ones that the first try made.
 select key from {schema}.runs where key = any(%(keys)s::bigint[])
+
+-- name: drop_waits_of_archived
+-- Lives that have ended by a restart wait for nothing.
+delete from {schema}.waits w where w.run = any(%(keys)s::bigint[])
+  and exists (select 1 from {schema}.ends e where e.key = w.run)
 
 -- name: copy_messages
 -- A new life is told again what the old one was told; numbers stay, so that steps that are kept name the same ones.

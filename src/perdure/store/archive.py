@@ -168,6 +168,18 @@ class _Head(msgspec.Struct):
     perdure: int
 
 
+def kind_of(step: Step) -> int:
+    """The number of a step's kind.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    try:
+        return int(Kind[step.kind.upper()])
+    except KeyError:
+        raise ValueError(f"this is no export of perdure: {step.kind!r} is no kind of a step") from None
+
+
 def shown(stored: bytes) -> Json:
     """A payload as JSON: as it is, or escaped, where it is none."""
     try:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import psycopg
 from psycopg.types.json import Jsonb
 
-from perdure.models import CancelReason, Kind, Status
-from perdure.store.archive import LOADED, Export, RunDocument, Step, stored
+from perdure.models import CancelReason, Status
+from perdure.store.archive import LOADED, Export, RunDocument, Step, kind_of, stored
 from perdure.store.database import Database
 from perdure.store.operations import Note, Operation
 
@@ -37,7 +38,11 @@ def load(
         return operation.noted([(key,) for key in operation.keys], realm=export.realm)
 
     keys = sorted(loading.keys.values())
-    Operation(database, note, "load", keys).run(work)
+    try:
+        Operation(database, note, "load", keys).run(work)
+    except (KeyError, TypeError, msgspec.MsgspecError, psycopg.DataError, psycopg.IntegrityError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"the export is damaged, and nothing of it is loaded: {told}") from error
     return tuple(prefix + run.id for run in export.runs if not run.superseded)
 
 
@@ -61,7 +66,7 @@ class _Loading:
                 position=step.position,
                 grp=step.group,
                 ord=step.order,
-                kind=int(Kind[step.kind.upper()]),
+                kind=kind_of(step),
                 name=step.name,
                 failed=step.failed,
                 value=self._value(step),

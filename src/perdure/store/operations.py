@@ -94,6 +94,8 @@ def cancel(
     def work(operation: Operation) -> list[int]:
         operation.do("lock_runs_for_cancel")
         rows = operation.do("cancel_unbegun", value=value, at_once=at_once)
+        if rows:
+            operation.do("drop_waits_of_runs", keys=Bigints([key for (key,) in rows]))
         rows += operation.do("ask_cancel", cancel=int(reason))
         if operation.tries > 1:  # the first try may have ended them
             rows += operation.do("find_cancelled")
@@ -110,6 +112,8 @@ def resume(database: Database, keys: Sequence[int], note: Note, version: str | N
         operation.do("lock_ends")
         operation.do("forget_last_failure")
         rows = operation.do("unpark_runs") + operation.do("revive_failed")
+        if operation.tries > 1:  # the first try may have done it
+            rows += operation.do("find_queued")
         if version is not None and rows:
             operation.do("set_versions", keys=Bigints([key for (key,) in rows]), version=version)
         return operation.noted(rows, version=version)
@@ -155,6 +159,7 @@ def restart(
         rows = operation.do("restart_runs", timeout=timeouts, version=version, **lines)
         operation.do("move_waiters", **lines)
         operation.do("copy_messages", **lines)
+        operation.do("drop_waits_of_archived")
         if operation.tries > 1:
             rows += operation.do("keys_of_runs", keys=lines["next"])
         return operation.noted(rows, version=version)
@@ -193,6 +198,10 @@ class Fork(NamedTuple):
     version: str | None
 
 
+class Deleted(Exception):
+    """The run has been deleted meanwhile."""
+
+
 class Unkept(Exception):
     """Outputs are given for steps that the fork does not keep."""
 
@@ -202,7 +211,8 @@ def fork(database: Database, what: Fork, note: Note) -> bool:
     cut = what.cut or Cut("", "", 0, None)
 
     def work(operation: Operation) -> list[int]:
-        operation.do("lock_origin", key=what.origin)
+        if not operation.do("lock_origin", key=what.origin):
+            raise Deleted(what.origin)
         fields = {"next": what.key, "key": what.origin}
         made = operation.do(
             "fork_run",

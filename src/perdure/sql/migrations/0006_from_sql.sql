@@ -2,7 +2,7 @@
 --
 --   start(name, args, options)  ->  checked_options, start_encoded  ->  runs, live (and send_encoded)
 --   send(id, topic, payload)    ->  send_encoded                    ->  messages, live
---   cancel(id, reason)                                              ->  live, ends, audit
+--   cancel(id, reason)                                              ->  live, ends, waits, audit
 --
 -- Errors of the caller's have codes of perdure's own: PD003 no such run, PD004 the run has ended, PD005 an argument or
 -- option that cannot be, PD006 the id is taken. Nothing here is `security definer`: the caller needs rights of his own
@@ -262,7 +262,9 @@ begin
     select gone.key, 9, convert_to('{"module":"perdure.errors","name":"WorkflowCancelled","message":' || to_json(said)
                                    || ',"args":[' || to_json(said) || ']}', 'UTF8')
     from gone;
-    if not found then
+    if found then
+        delete from {schema}.waits w where w.run = target;
+    else
         update {schema}.live l
         set cancel = case when l.cancel = 0 then 1 else l.cancel end,
             status = case when l.status = 3 then 3 else 2 end, ready = null, reason = coalesce(why, l.reason)
