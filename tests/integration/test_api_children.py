@@ -110,7 +110,7 @@ async def interrupted() -> list[str]:
 
 @workflow
 async def patient() -> str:
-    handle = await child.options(queue="elsewhere").start("slow")
+    handle = await child.options(queue="elsewhere", parent_close="abandon").start("slow")
     try:
         return await handle.result(timeout=0.2)
     except perdure.WaitTimeout:
