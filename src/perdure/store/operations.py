@@ -252,25 +252,21 @@ def delete(database: Database, keys: Sequence[int], note: Note, *, children: boo
         trees.setdefault(root, set()).add(key)
         if lives or needed:
             refused.add(root)
-    gone: list[int] = []
-    for root, tree in trees.items():
-        if root not in refused:
-            gone += [root] if _delete_tree(database, sorted(tree), root, note) else []
-    return gone
+    whole = {root: tree for root, tree in trees.items() if root not in refused}
+    if not whole:
+        return []
 
-
-def _delete_tree(database: Database, tree: Sequence[int], root: int, note: Note) -> bool:
     def work(operation: Operation) -> list[int]:
-        ended = operation.do("lock_ends")
-        if len(ended) < len(tree):
-            return (
-                [] if operation.tries == 1 else [root]
-            )  # somebody has revived one, or our first try has done it
-        noted = operation.noted([(root,)])
-        operation.do("delete_runs")
-        return noted
+        ended = {key for (key,) in operation.do("lock_ends")}  # somebody may have revived one meanwhile
+        doomed = {root: tree for root, tree in whole.items() if tree <= ended}
+        gone = operation.noted([(root,) for root in doomed])
+        operation.do("delete_runs", keys=Bigints(sorted(set().union(*doomed.values()))))
+        if operation.tries > 1:  # the first try may have done it
+            there = {key for (key,) in operation.do("keys_of_runs")}
+            gone += [root for root in whole if root not in there and root not in gone]
+        return gone
 
-    return bool(Operation(database, note, "delete", tree).run(work))
+    return Operation(database, note, "delete", sorted(set().union(*whole.values()))).run(work)
 
 
 class Uncorrectable(Exception):
