@@ -430,6 +430,32 @@ async def test_stopped_at_once_blocking_code_makes_no_further_durable_call(datab
         assert calls == ["a"]
 
 
+@step
+async def hangs() -> None:
+    calls.append("hangs")
+    await asyncio.Event().wait()
+
+
+@workflow
+async def hanging(*, twice: bool) -> None:
+    if twice:
+        await asyncio.gather(hangs(), hangs())
+    await hangs()
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@on_loop
+async def test_stopped_at_once_a_body_that_hangs_is_taken_off_the_stack(
+    twice: bool, database_url: str
+) -> None:
+    async with Perdure(database_url):
+        handle = await hanging.start(twice=twice)
+        await until_true(lambda: _told("hangs"))
+        assert await handle.cancel(compensate=False)
+        with pytest.raises(WorkflowCancelled):
+            await handle.result(timeout=20)
+
+
 @on_loop
 async def test_who_was_asked_to_stop_can_still_be_stopped_at_once(database_url: str) -> None:
     async with Perdure(database_url):
