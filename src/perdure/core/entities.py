@@ -105,9 +105,8 @@ class Order:
         finally:
             applying.reset(token)
             telling.reset(list_token)
-        return Applied(
-            changed, False, value, [(each.place, each.command.name, each.args, each.apply) for each in told]
-        )
+        tells = tuple((each.place, each.command.name, each.args, each.apply) for each in told)
+        return Applied(changed, False, value, tells)
 
 
 def order_of(type: str, key: str, command: str, args: bytes) -> Order | None:
