@@ -151,7 +151,7 @@ def test_the_first_divergence_is_told(changed: Any, words_of_it: list[str], data
         handle = app.start(main.definition.name, ["a"], id="r")
         until(lambda: handle.status() == "waiting")
         define(changed)
-        (found,) = app.runs.replay("r", within=2)
+        (found,) = app.runs.replay("r", within=5)
         assert not found.agrees
         for word in words_of_it:
             assert word in found.text, found.text
