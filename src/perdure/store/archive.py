@@ -159,8 +159,10 @@ def decode(text: bytes | str) -> Export:
             raise ValueError(
                 f"the export has format {number}, this version of perdure reads {FORMAT}: upgrade it here"
             )
+        if number < 1:
+            raise ValueError(f"this is no export of perdure: there is no format {number}")
         return msgspec.json.decode(text, type=Export)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"this is no export of perdure: {error}") from None
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import psycopg
+from psycopg.errors import ProgramLimitExceeded
 from psycopg.types.json import Jsonb
 
 from perdure.models import CancelReason, Status
 from perdure.store.archive import LOADED, Export, RunDocument, Step, kind_of, stored
+from perdure.store.damage import check
 from perdure.store.database import Database
 from perdure.store.operations import Note, Operation
+
+_DAMAGE: Final = (KeyError, TypeError, ValueError, RecursionError, msgspec.MsgspecError)
 
 
 class Taken(Exception):
@@ -23,6 +27,10 @@ def load(
     database: Database, export: Export, new_key: Callable[[], int], prefix: str, note: Note
 ) -> tuple[str, ...]:
     """Load runs in one transaction; return their ids. What had not ended is parked."""
+    try:
+        check(export)
+    except ValueError as error:
+        raise _damaged(error) from None
     loading = _Loading(export, {run.key: new_key() for run in export.runs}, prefix)
 
     def work(operation: Operation) -> list[int]:
@@ -40,10 +48,14 @@ def load(
     keys = sorted(loading.keys.values())
     try:
         Operation(database, note, "load", keys).run(work)
-    except (KeyError, TypeError, msgspec.MsgspecError, psycopg.DataError, psycopg.IntegrityError) as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"the export is damaged, and nothing of it is loaded: {told}") from error
+    except (*_DAMAGE, psycopg.DataError, psycopg.IntegrityError, ProgramLimitExceeded) as error:
+        raise _damaged(error) from error
     return tuple(prefix + run.id for run in export.runs if not run.superseded)
+
+
+def _damaged(error: Exception) -> ValueError:
+    told = " ".join(str(error).split())
+    return ValueError(f"the export is damaged, and nothing of it is loaded: {told}")
 
 
 class _Loading:
@@ -167,6 +179,6 @@ class _Loading:
         if step.kind != "start" or step.failed:
             return value
         told: Any = msgspec.json.decode(value)
-        if not (isinstance(told, list) and str(told[0]) in self.keys):
+        if not (isinstance(told, list) and told and str(told[0]) in self.keys):
             return value
         return msgspec.json.encode([self.keys[str(told[0])], self._ids[str(told[0])]])
