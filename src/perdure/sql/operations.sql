@@ -38,7 +38,7 @@ with t as materialized (
          as t (key, next, timeout)),
 gone as (
     delete from {schema}.live l using t where l.key = t.key and l.status <> 3
-    returning l.key, l.queue, l.priority, l.deadline),
+    returning l.key, l.queue, l.priority, l.deadline, l.parent),
 past as (
     update {schema}.runs r set superseded = true from t
     where r.key = t.key and not r.superseded
@@ -53,11 +53,11 @@ born as (
            p.context
     from past p join t using (key)
     returning key)
-insert into {schema}.live (key, workflow, status, queue, priority, arrival, deadline, version)
+insert into {schema}.live (key, workflow, status, queue, priority, arrival, deadline, version, parent)
 select t.next, p.workflow, 2, coalesce(gone.queue, p.queue, 'default'), coalesce(gone.priority, 0),
        nextval('{schema}.arrivals'),
        {schema}.clock() + coalesce(gone.deadline - p.created, t.timeout * interval '1 second'),
-       coalesce(%(version)s, p.version)
+       coalesce(%(version)s, p.version), gone.parent
 from past p join t using (key) join born on born.key = t.next left join gone on gone.key = p.key
 returning key
 
@@ -140,18 +140,19 @@ where s.run = %(key)s
 
 -- name: find_doomed
 -- The trees of runs that are to be deleted, with every life under their ids: of each member whether it has ended, and
--- whether it is the child of a run outside that has not, which would wait for it.
+-- whether it is the child of a run outside that has not, which would wait for it. Each is found once: rows that were
+-- loaded may go round in a circle.
 with recursive lives (root, key, id, parent) as (
     select r.key, o.key, o.id, o.parent
     from {schema}.runs r join {schema}.runs o on o.id = r.id
     where r.key = any(%(keys)s::bigint[])),
-tree (root, key, parent, depth) as (
-    select root, key, parent, 0 from lives
-    union all
-    select t.root, c.key, c.parent, t.depth + 1
+tree (root, key, parent, below) as (
+    select root, key, parent, false from lives
+    union
+    select t.root, c.key, c.parent, true
     from tree t join {schema}.runs c on c.parent = t.key where %(children)s)
 select t.root, t.key, exists (select 1 from {schema}.live l where l.key = t.key) as lives,
-       t.depth = 0 and exists (select 1 from {schema}.live l where l.key = t.parent) as needed
+       not t.below and exists (select 1 from {schema}.live l where l.key = t.parent) as needed
 from tree t
 
 -- name: delete_runs
