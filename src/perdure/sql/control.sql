@@ -32,10 +32,12 @@ where key = any(%(keys)s::bigint[]) and status = 6
 returning key
 
 -- name: revive_failed
--- Failed runs become unfinished again, but for those that have undone what they did: they have nothing to go on from.
+-- Failed runs become unfinished again, but for those that have undone what they did: they have nothing to go on from;
+-- and for those whose id was given to another meanwhile: nobody would find them.
 with gone as (
     delete from {schema}.ends e
     where e.key = any(%(keys)s::bigint[]) and e.status = 8
+      and exists (select 1 from {schema}.runs r where r.key = e.key and not r.superseded)
       and not exists (select 1 from {schema}.steps u where u.run = e.key and starts_with(u.position, '!undo/'))
     returning e.key)
 insert into {schema}.live (key, workflow, status, queue, arrival, begun, version)
@@ -48,10 +50,21 @@ returning key
 -- again; and the word to stop that a timeout gave it, with all that it did after.
 delete from {schema}.steps s
 where s.run = any(%(keys)s::bigint[])
-  and exists (select 1 from {schema}.ends e where e.key = s.run and e.status = 8)
+  and exists (select 1 from {schema}.ends e join {schema}.runs r on r.key = e.key
+              where e.key = s.run and e.status = 8 and not r.superseded)
   and not exists (select 1 from {schema}.steps u where u.run = s.run and starts_with(u.position, '!undo/'))
   and ((s.failed and s.grp = (select max(x.grp) from {schema}.steps x where x.run = s.run))
        or s.grp >= (select min(x.grp) from {schema}.steps x where x.run = s.run and x.kind = 7))
+
+-- name: forget_last_events
+-- What a run that is to be revived made known after the word to stop: its steps are forgotten, and other steps will have
+-- their numbers, by which events are numbered.
+delete from {schema}.events v
+where v.run = any(%(keys)s::bigint[])
+  and exists (select 1 from {schema}.ends e join {schema}.runs r on r.key = e.key
+              where e.key = v.run and e.status = 8 and not r.superseded)
+  and not exists (select 1 from {schema}.steps u where u.run = v.run and starts_with(u.position, '!undo/'))
+  and v.seq >= (select min(x.grp)::bigint << 20 from {schema}.steps x where x.run = v.run and x.kind = 7)
 
 -- name: key_of
 -- The run that has this id now.

@@ -43,11 +43,13 @@ from unnest(%(run)s::bigint[], %(position)s::text[]) as t (run, position)
 join {schema}.steps s on s.run = t.run and s.position = t.position
 
 -- name: supersede_failed
--- `on_conflict="restart_if_failed"`: free the id of a run that failed or was cancelled, never of our own.
-update {schema}.runs r set superseded = true
-from {schema}.ends e
-where r.id = any(%(id)s::text[]) and not r.superseded and r.key <> all(%(key)s::bigint[])
-  and e.key = r.key and e.status <> 7
+-- `on_conflict="restart_if_failed"`: free the id of a run that failed or was cancelled, never of our own. The end is
+-- locked first: a run that is being revived just now has none any more, and keeps its id.
+with failed as materialized (
+    select e.key from {schema}.runs r join {schema}.ends e on e.key = r.key
+    where r.id = any(%(id)s::text[]) and not r.superseded and r.key <> all(%(key)s::bigint[]) and e.status <> 7
+    order by e.key for update of e)
+update {schema}.runs r set superseded = true from failed where r.key = failed.key and not r.superseded
 
 -- name: start_runs
 -- Start runs: owned by this worker, or queued, or scheduled. A child is started only if the step that

@@ -110,6 +110,7 @@ def resume(database: Database, keys: Sequence[int], note: Note, version: str | N
     def work(operation: Operation) -> list[int]:
         operation.do("lock_runs_for_cancel")
         operation.do("lock_ends")
+        operation.do("forget_last_events")
         operation.do("forget_last_failure")
         rows = operation.do("unpark_runs") + operation.do("revive_failed")
         if operation.tries > 1:  # the first try may have done it
@@ -277,7 +278,7 @@ def set_output(database: Database, key: int, position: str, value: bytes, note: 
     """Correct what a step of a run was recorded with, while nobody runs it."""
 
     def work(operation: Operation) -> list[int]:
-        if operation.do("lock_run", key=key)[:1] == [(3,)]:
+        if _settled(operation, key) == 3:
             raise Uncorrectable(
                 "it is running: its code has seen the result; cancel it, or wait until it waits or has ended"
             )
@@ -294,6 +295,14 @@ def set_output(database: Database, key: int, position: str, value: bytes, note: 
         return operation.noted([(key,)], position=position, name=name, failed=failed, was=was)
 
     Operation(database, note, "set_output", [key]).run(work)
+
+
+def _settled(operation: Operation, key: int) -> int | None:
+    """How an unfinished run stands, None of one that has ended; locked either way, so that nobody revives it meanwhile."""
+    found = operation.do("lock_run", key=key)
+    if not found and not operation.do("lock_ends"):
+        found = operation.do("lock_run", key=key)  # it was revived between the two looks
+    return found[0][0] if found else None
 
 
 def list_audit(database: Database, id: str | None, limit: int) -> list[AuditInfo]:
