@@ -57,3 +57,18 @@ def test_a_restarted_child_still_ends_with_its_parent(owner: RawWorker, database
     owner.write(PutAway(child, {"1": None}))
     assert operations.restart(owner.database, {child: (-child, None)}, NOTE) == [-child]
     assert rows(database_url, "select parent from perdure.live where key = %s", -child) == [(parent,)]
+
+
+def test_what_a_run_waits_for_is_not_deleted_before_it_has_heard(owner: RawWorker, database_url: str) -> None:
+    """It has ended, and who waits for its end, or for that of a parent of it, has not been run since."""
+    parent, child, waiter = owner.start("parent"), owner.start("child"), owner.start("waiter")
+    rows(database_url, "update perdure.runs set parent = %s where key = %s", parent, child)
+    owner.write(WaitRecord(waiter, "1", target=child))
+    owner.write(PutAway(waiter, {"1": None}))
+    owner.write(EndRecord(child, 7, b"1"), EndRecord(parent, 7, b"1"))
+    assert operations.delete(owner.database, [child], NOTE, children=True) == []
+    assert operations.delete(owner.database, [parent], NOTE, children=True) == []
+    assert operations.delete(owner.database, [parent], NOTE, children=False) == [parent]
+    owner.write(EndRecord(waiter, 7, b"1", waited=True))
+    rows(database_url, "delete from perdure.waits; delete from perdure.live")
+    assert operations.delete(owner.database, [child], NOTE, children=True) == [child]

@@ -140,7 +140,7 @@ where s.run = %(key)s
 
 -- name: find_doomed
 -- The trees of runs that are to be deleted, with every life under their ids: of each member whether it has ended, and
--- whether it is the child of a run outside that has not, which would wait for it. Each is found once: rows that were
+-- whether a run outside that has not waits for it, or would, being its parent. Each is found once: rows that were
 -- loaded may go round in a circle.
 with recursive lives (root, key, id, parent) as (
     select r.key, o.key, o.id, o.parent
@@ -152,7 +152,8 @@ tree (root, key, parent, below) as (
     select t.root, c.key, c.parent, true
     from tree t join {schema}.runs c on c.parent = t.key where %(children)s)
 select t.root, t.key, exists (select 1 from {schema}.live l where l.key = t.key) as lives,
-       not t.below and exists (select 1 from {schema}.live l where l.key = t.parent) as needed
+       not t.below and exists (select 1 from {schema}.live l where l.key = t.parent)
+       or exists (select 1 from {schema}.waits w join {schema}.live l on l.key = w.run where w.target = t.key) as needed
 from tree t
 
 -- name: delete_runs
