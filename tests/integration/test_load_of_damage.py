@@ -51,6 +51,11 @@ def root(document: dict[str, Any], **fields: Any) -> None:
     document["runs"][0].update(fields)
 
 
+def past(document: dict[str, Any]) -> None:
+    unended(document)
+    root(document, superseded=True)
+
+
 def circle(document: dict[str, Any]) -> None:
     one, two = document["runs"]
     one["parent"], two["parent"] = two["key"], one["key"]
@@ -68,7 +73,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "a state of nonsense": (lambda d: unended(d, status="nonsense"), "nonsense"),
     "a state and an end": (lambda d: root(d, state={"status": "waiting"}), "state or an end"),
     "no state and no end": (lambda d: d["runs"][0].pop("end"), "state or an end"),
-    "a past life that goes on": (lambda d: (unended(d), root(d, superseded=True)), "another's"),
+    "a past life that goes on": (past, "another's"),
     "its own parent": (lambda d: root(d, parent=d["runs"][0]["key"]), "ancestors"),
     "parents in a circle": (circle, "ancestors"),
     "going on as itself": (lambda d: went_on(d, int(d["runs"][0]["key"])), "as itself"),

@@ -126,6 +126,7 @@ def set_deadlines(database: Database, keys: Sequence[int], note: Note, seconds: 
     """Give unfinished runs another deadline, or none."""
 
     def work(operation: Operation) -> list[int]:
+        operation.do("lock_runs_for_cancel")  # in the order of their keys, as everybody does
         return operation.noted(operation.do("set_deadlines", seconds=seconds), seconds=seconds)
 
     return Operation(database, note, "set_timeout", keys).run(work)
