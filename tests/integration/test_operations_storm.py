@@ -47,24 +47,24 @@ def person(url: str, seed: int) -> None:
     chance = random.Random(seed)
     with sync.Perdure(url, worker=False) as app:
         acts: list[Callable[[str], Any]] = [
-            lambda id: app.start(parent.definition.name, [chance.randrange(20)], id=id),
-            lambda id: app.start(
-                parent.definition.name, [chance.randrange(20)], id=id, on_conflict="restart_if_failed"
+            lambda run: app.start(parent.definition.name, [chance.randrange(20)], id=run),
+            lambda run: app.start(
+                parent.definition.name, [chance.randrange(20)], id=run, on_conflict="restart_if_failed"
             ),
-            lambda id: app.handle(id).send(words, "hello"),
-            lambda id: app.runs.cancel(id),
-            lambda id: app.runs.cancel(id, compensate=False),
-            lambda id: app.runs.cancel(chance.sample(IDS, 3), compensate=False),
-            lambda id: app.runs.restart(id),
-            lambda id: app.runs.restart(chance.sample(IDS, 4)),
-            lambda id: app.runs.resume(RunFilter()),
-            lambda id: app.runs.fork(id, from_step="2"),
-            lambda id: app.runs.delete(chance.sample(IDS, 4)),
-            lambda id: app.runs.delete(id, children=False),
-            lambda id: app.runs.set_timeout(chance.sample(IDS, 4), timeout=chance.choice([None, 0.1, 60])),
-            lambda id: app.runs.set_tags(chance.sample(IDS, 4), {"seed": seed}),
-            lambda id: app.runs.set_output(id, "1", 5),
-            lambda id: app.runs.export(id),
+            lambda run: app.handle(run).send(words, "hello"),
+            app.runs.cancel,
+            lambda run: app.runs.cancel(run, compensate=False),
+            lambda _: app.runs.cancel(chance.sample(IDS, 3), compensate=False),
+            app.runs.restart,
+            lambda run: app.runs.restart(chance.sample(IDS, 4)),
+            lambda run: app.runs.resume(RunFilter()),
+            lambda run: app.runs.fork(run, from_step="2"),
+            lambda run: app.runs.delete(chance.sample(IDS, 4)),
+            lambda run: app.runs.delete(run, children=False),
+            lambda run: app.runs.set_timeout(chance.sample(IDS, 4), timeout=chance.choice([None, 0.1, 60])),
+            lambda run: app.runs.set_tags(chance.sample(IDS, 4), {"seed": seed}),
+            lambda run: app.runs.set_output(run, "1", 5),
+            app.runs.export,
         ]
         for _ in range(EACH):
             try:
