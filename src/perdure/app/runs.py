@@ -214,7 +214,7 @@ class Runs:
     ) -> Coroutine[object, None, int]:
         """Delete runs that have ended, with all that is recorded of them; return how many.
 
-        A run is left alone if it, or one of its children, has not ended, or if it is the child of one that has not.
+        A run is left alone if it, or one of its children, has not ended, or if one that has not is its parent or waits for it.
 
         Args:
             which: id, ids or filter.
