@@ -20,6 +20,7 @@ from tests.api_tools import on_loop, rows, until
 from tests.protocol_tools import RawWorker, in_thread, start_of, stranger
 
 NOTE = operations.Note("a test", "to see")
+RESUME = ("lock_runs_for_cancel", "lock_ends", "lock_runs_for_tags", "forget_last_failure", "revive_failed")
 ERROR = encode_failure(WorkflowFailed("it is broken"))
 calls: list[str] = []
 broken: set[str] = set()
@@ -67,7 +68,7 @@ def test_a_start_that_takes_the_id_comes_after_a_resume(owner: RawWorker, databa
     statements, keys = owner.database.statements, {"keys": [run]}
     start = start_of(owner.key(), "one", supersede=True)
     with owner.database.connect("resuming") as resuming, resuming.transaction():
-        for name in ("lock_runs_for_cancel", "lock_ends", "forget_last_failure", "revive_failed"):
+        for name in RESUME:
             resuming.execute(statements[name], keys)
         starting = in_thread(lambda: owner.write(start))
         until(lambda: blocked(database_url) or not starting.going_on)
@@ -100,7 +101,7 @@ def test_a_start_from_sql_and_a_resume(first: str, owner: RawWorker, database_ur
             other.execute(start.encode())
             acting = in_thread(resume)
         else:
-            for name in ("lock_runs_for_cancel", "lock_ends", "revive_failed"):
+            for name in RESUME:
                 other.execute(owner.database.statements[name], {"keys": [run]})
             acting = in_thread(lambda: rows(database_url, start))
         until(lambda: blocked(database_url) or not acting.going_on)
@@ -119,7 +120,7 @@ def test_a_correction_waits_for_a_resume_and_leaves_a_running_run_alone(
     """Revived and claimed before the correction: the code may have seen the old result."""
     run = failed(owner)
     with owner.database.connect("resuming") as resuming, resuming.transaction():
-        for name in ("lock_runs_for_cancel", "lock_ends", "forget_last_failure", "revive_failed"):
+        for name in RESUME:
             resuming.execute(owner.database.statements[name], {"keys": [run]})
         resuming.execute("update perdure.live set status = 3, worker = %s", (owner.number,))
         correcting = in_thread(lambda: operations.set_output(owner.database, run, "1", b"2", NOTE))

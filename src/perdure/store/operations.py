@@ -110,6 +110,9 @@ def resume(database: Database, keys: Sequence[int], note: Note, version: str | N
     def work(operation: Operation) -> list[int]:
         operation.do("lock_runs_for_cancel")
         operation.do("lock_ends")
+        operation.do(
+            "lock_runs_for_tags"
+        )  # a start from SQL that takes the id of one has no right to lock ends
         operation.do("forget_last_events")
         operation.do("forget_last_failure")
         rows = operation.do("unpark_runs") + operation.do("revive_failed")

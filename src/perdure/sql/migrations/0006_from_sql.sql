@@ -167,11 +167,10 @@ begin
     run_id := coalesce(options ->> 'id', {schema}.new_id());
     for attempt in 1..20 loop
         if taken = 'restart_if_failed' then
-            -- The end is locked first: a run that is being revived just now has none any more, and keeps its id.
-            with failed as materialized (
-                select e.key from {schema}.runs r join {schema}.ends e on e.key = r.key
-                where r.id = run_id and not r.superseded and e.status <> 7 for update of e)
-            update {schema}.runs r set superseded = true from failed where r.key = failed.key and not r.superseded;
+            -- Locked first, in a statement of its own: a run that is being revived just now has no end after that.
+            perform 1 from {schema}.runs r where r.id = run_id and not r.superseded for no key update;
+            update {schema}.runs r set superseded = true from {schema}.ends e
+            where r.id = run_id and not r.superseded and e.key = r.key and e.status <> 7;
         end if;
         insert into {schema}.runs (key, id, workflow, input, queue, version, tags, context)
         values (-nextval('{schema}.strangers'), run_id, start_encoded.workflow, start_encoded.input,
