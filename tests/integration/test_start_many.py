@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 import perdure
@@ -59,11 +57,9 @@ async def test_each_start_has_its_own_handle_in_order(database_url: str) -> None
 @on_loop
 async def test_ten_thousand_in_one_call_share_commits(database_url: str) -> None:
     async with Perdure(database_url, worker=False) as app:
-        began = time.monotonic()
         handles = await app.start_many(
             double.options(id=f"n{number}", queue="later").bind(number) for number in range(10_000)
         )
-        assert time.monotonic() - began < 60
         assert len({handle.id for handle in handles}) == 10_000
         born = "select count(*), count(distinct xmin::text) from perdure.live where status = 2"
         ((count, transactions),) = rows(database_url, born)

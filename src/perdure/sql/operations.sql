@@ -215,28 +215,34 @@ where r.key = any(%(keys)s::bigint[]) order by r.created, r.key
 
 -- name: export_steps
 -- What the code of runs was told.
-select run, position, grp, ord, kind, name, failed, value, attempts, seconds, recorded, message
+select run, position, grp as "group", ord as "order", {schema}.kind_name(kind) as kind, name, failed, value, attempts,
+       seconds, recorded, message
 from {schema}.steps where run = any(%(keys)s::bigint[]) order by run, grp nulls first, ord, position
 
 -- name: export_messages
 -- What runs were sent.
-select run, topic, seq, key, value, sent from {schema}.messages where run = any(%(keys)s::bigint[]) order by run, seq
+select run, topic, seq as number, key, value, sent
+from {schema}.messages where run = any(%(keys)s::bigint[]) order by run, seq
 
 -- name: export_events
 -- What runs made known.
-select run, key, seq, failed, value, recorded from {schema}.events where run = any(%(keys)s::bigint[]) order by run, key, seq
+select run, key, seq as number, failed, value, recorded
+from {schema}.events where run = any(%(keys)s::bigint[]) order by run, key, seq
 
 -- name: export_streams
 -- What runs wrote on streams.
-select run, key, place, kind, value, position from {schema}.streams where run = any(%(keys)s::bigint[]) order by run, key, place
+select run, key, place, kind, value, position
+from {schema}.streams where run = any(%(keys)s::bigint[]) order by run, key, place
 
 -- name: export_waits
 -- What runs wait for.
-select run, position, due, target, topic from {schema}.waits where run = any(%(keys)s::bigint[]) order by run, position
+select run, position, due, target::text as target, topic
+from {schema}.waits where run = any(%(keys)s::bigint[]) order by run, position
 
 -- name: export_intents
 -- Which bodies of runs had begun.
-select run, position, name, detail, begun from {schema}.intents where run = any(%(keys)s::bigint[]) order by run, position
+select run, position, name, detail, begun
+from {schema}.intents where run = any(%(keys)s::bigint[]) order by run, position
 
 -- name: taken_ids
 -- Which of these ids runs have already.
@@ -263,21 +269,21 @@ select key, %(workflow)s, 6, coalesce(%(queue)s, 'default'), %(priority)s, nextv
        %(cancel)s::smallint, %(begun)s, %(version)s, %(reason)s, %(close)s::bigint
 from born where %(end_status)s::smallint is null
 
--- name: load_steps_of
+-- name: load_step
 -- What its code was told there; nobody here has recorded it.
 insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker, recorded, message)
-values (%(run)s, %(position)s, %(grp)s, %(ord)s, %(kind)s, %(name)s, %(failed)s, %(value)s::bytea, %(attempts)s, %(seconds)s,
-        0, %(recorded)s, %(message)s)
+values (%(run)s, %(position)s, %(group)s, %(order)s, %(kind)s, %(name)s, %(failed)s, %(value)s::bytea, %(attempts)s,
+        %(seconds)s, 0, %(recorded)s, %(message)s)
 
 -- name: load_message
 -- A message that it was sent there.
 insert into {schema}.messages (run, topic, seq, key, value, sent)
-values (%(run)s, %(topic)s, %(seq)s, %(key)s, %(value)s::bytea, %(sent)s)
+values (%(run)s, %(topic)s, %(number)s, %(key)s, %(value)s::bytea, %(sent)s)
 
 -- name: load_event
 -- A value that it made known there.
 insert into {schema}.events (run, key, seq, failed, value, recorded)
-values (%(run)s, %(key)s, %(seq)s, %(failed)s, %(value)s::bytea, %(recorded)s)
+values (%(run)s, %(key)s, %(number)s, %(failed)s, %(value)s::bytea, %(recorded)s)
 
 -- name: load_item
 -- A row of a stream that it wrote there.

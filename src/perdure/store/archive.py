@@ -7,11 +7,12 @@ since many readers of JSON lose bits of large numbers. docs/reference/export-for
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from psycopg.rows import dict_row
 
 from perdure.models import Kind, Status
 from perdure.store.arrays import Bigints
@@ -220,13 +221,22 @@ def export(database: Database, ids: Sequence[str], *, children: bool) -> Export 
             if not found:
                 return None
             runs = {row[0]: _run(row) for row in found}
-            for name, add in _LISTS.items():
-                for row in rows(name, keys=Bigints(keys)):
-                    add(runs[row[0]], *row[1:])
+            for name, (field, kind) in _LISTS.items():
+                cursor = connection.cursor(row_factory=dict_row)
+                for row in cursor.execute(database.statements[name], {"keys": Bigints(keys)}):
+                    getattr(runs[row.pop("run")], field).append(_document(kind, row))
         realm, now = found[0][-2:]
         return Export(realm=realm, exported=now, runs=list(runs.values()))
 
     return database.repeat(look)
+
+
+def _document(kind: type[Document], row: dict[str, Any]) -> Document:
+    """A row whose columns have the names of the document's fields."""
+    for payload in ("value", "detail"):
+        if row.get(payload) is not None:
+            row[payload] = shown(bytes(row[payload]))
+    return kind(**row)
 
 
 def _run(row: tuple[Any, ...]) -> RunDocument:
@@ -266,59 +276,12 @@ def _run(row: tuple[Any, ...]) -> RunDocument:
     )
 
 
-def _add_step(run: RunDocument, *row: Any) -> None:
-    position, group, order, kind, name, failed, value, attempts, seconds, recorded, message = row
-    run.steps.append(
-        Step(
-            position=position,
-            group=group,
-            order=order,
-            kind=Kind(kind).name.lower(),
-            name=name,
-            failed=failed,
-            value=shown(bytes(value)),
-            attempts=attempts,
-            seconds=seconds,
-            recorded=recorded,
-            message=message,
-        )
-    )
-
-
-def _add_message(run: RunDocument, *row: Any) -> None:
-    topic, number, key, value, sent = row
-    run.messages.append(Message(topic=topic, number=number, key=key, value=shown(bytes(value)), sent=sent))
-
-
-def _add_event(run: RunDocument, *row: Any) -> None:
-    key, number, failed, value, at = row
-    run.events.append(Event(key=key, number=number, failed=failed, value=shown(bytes(value)), recorded=at))
-
-
-def _add_row(run: RunDocument, *row: Any) -> None:
-    key, place, kind, value, position = row
-    run.streams.append(
-        StreamRow(key=key, place=place, kind=kind, value=shown(bytes(value)), position=position)
-    )
-
-
-def _add_wait(run: RunDocument, *row: Any) -> None:
-    position, due, target, topic = row
-    target = None if target is None else str(target)
-    run.waits.append(Wait(position=position, due=due, target=target, topic=topic))
-
-
-def _add_intent(run: RunDocument, *row: Any) -> None:
-    position, name, detail, begun = row
-    told = None if detail is None else shown(bytes(detail))
-    run.intents.append(Intent(position=position, name=name, detail=told, begun=begun))
-
-
-_LISTS: Final[Mapping[str, Callable[..., None]]] = {
-    "export_steps": _add_step,
-    "export_messages": _add_message,
-    "export_events": _add_event,
-    "export_streams": _add_row,
-    "export_waits": _add_wait,
-    "export_intents": _add_intent,
+_LISTS: Final[Mapping[str, tuple[str, type[Document]]]] = {
+    "export_steps": ("steps", Step),
+    "export_messages": ("messages", Message),
+    "export_events": ("events", Event),
+    "export_streams": ("streams", StreamRow),
+    "export_waits": ("waits", Wait),
+    "export_intents": ("intents", Intent),
 }
+"""Statements, and where what they find belongs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +11,7 @@ from psycopg.errors import ProgramLimitExceeded
 from psycopg.types.json import Jsonb
 
 from perdure.models import CancelReason, Status
-from perdure.store.archive import LOADED, Export, RunDocument, Step, kind_of, stored
+from perdure.store.archive import LOADED, Document, Export, RunDocument, Step, kind_of, stored
 from perdure.store.damage import check
 from perdure.store.database import Database
 from perdure.store.operations import Note, Operation
@@ -72,71 +72,23 @@ class _Loading:
         self._row(operation, run, key)
         numbers = {message.number: self.numbers.pop(0) for message in run.messages}
         for step in run.steps:
-            operation.do(
-                "load_steps_of",
-                run=key,
-                position=step.position,
-                grp=step.group,
-                ord=step.order,
-                kind=kind_of(step),
-                name=step.name,
-                failed=step.failed,
-                value=self._value(step),
-                attempts=step.attempts,
-                seconds=step.seconds,
-                recorded=step.recorded,
-                message=None if step.message is None else numbers.get(step.message),
-            )
+            consumed = None if step.message is None else numbers.get(step.message)
+            changed = {"kind": kind_of(step), "value": self._value(step), "message": consumed}
+            operation.do("load_step", run=key, **_columns(step) | changed)
         for message in run.messages:
-            operation.do(
-                "load_message",
-                run=key,
-                topic=message.topic,
-                seq=numbers[message.number],
-                key=message.key,
-                value=stored(message.value),
-                sent=message.sent,
-            )
-        self._others(operation, run, key)
-
-    def _others(self, operation: Operation, run: RunDocument, key: int) -> None:
-        for event in run.events:
-            value = stored(event.value)
-            operation.do(
-                "load_event",
-                run=key,
-                key=event.key,
-                seq=event.number,
-                failed=event.failed,
-                value=value,
-                recorded=event.recorded,
-            )
-        for row in run.streams:
-            value = stored(row.value)
-            operation.do(
-                "load_item",
-                run=key,
-                key=row.key,
-                place=row.place,
-                kind=row.kind,
-                value=value,
-                position=row.position,
-            )
+            operation.do("load_message", run=key, **_columns(message) | {"number": numbers[message.number]})
         for wait in run.waits:
             target = None if wait.target is None else self.keys.get(wait.target)
             if wait.target is None or target is not None:  # a run that was not exported is asked for again
-                given = {"position": wait.position, "due": wait.due, "target": target, "topic": wait.topic}
-                operation.do("load_wait", run=key, **given)
-        for intent in run.intents:
-            detail = None if intent.detail is None else stored(intent.detail)
-            operation.do(
-                "load_intent",
-                run=key,
-                position=intent.position,
-                name=intent.name,
-                detail=detail,
-                begun=intent.begun,
-            )
+                operation.do("load_wait", run=key, **_columns(wait) | {"target": target})
+        others: tuple[tuple[str, Sequence[Document]], ...] = (
+            ("load_event", run.events),
+            ("load_item", run.streams),
+            ("load_intent", run.intents),
+        )
+        for name, rows in others:
+            for row in rows:
+                operation.do(name, run=key, **_columns(row))
 
     def _row(self, operation: Operation, run: RunDocument, key: int) -> None:
         parent = None if run.parent is None else self.keys.get(run.parent)
@@ -182,3 +134,11 @@ class _Loading:
         if not (isinstance(told, list) and told and str(told[0]) in self.keys):
             return value
         return msgspec.json.encode([self.keys[str(told[0])], self._ids[str(told[0])]])
+
+
+def _columns(row: Document) -> dict[str, Any]:
+    """The fields of a document, by their names, with payloads as they are stored."""
+    fields = msgspec.structs.asdict(row)
+    return {
+        name: stored(value) if isinstance(value, msgspec.Raw) else value for name, value in fields.items()
+    }
