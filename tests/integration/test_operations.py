@@ -375,7 +375,7 @@ async def test_several_are_forked_and_corrected_by_filter(database_url: str) -> 
             assert await fork.result(timeout=30) == ["a done", "b done", "c done"]
         assert [told.json() for told in await app.handle("r0").steps()][-1] == '"by hand"'
         with pytest.raises(ValueError, match="new_id"):
-            await app.runs.fork(["r0"], new_id="x")  # type: ignore[call-overload]
+            await app.runs.fork(["r0"], new_id="x")
 
 
 @on_loop

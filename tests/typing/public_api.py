@@ -462,3 +462,15 @@ def with_objects_blocking() -> None:
     assert_type(perdure.sync.call(Account.deposit.options(id="once"), "a", Decimal(1)), Decimal)
     assert_type(perdure.sync.get(Account, "a"), Account)
     assert_type(perdure.sync.when(Account, "a", lambda account: account.balance > 0), Account)
+
+
+async def with_operations(app: perdure.Perdure) -> None:
+    assert_type(await app.runs.cancel(status=["failed", "parked"], reason="x", progress=print), int)
+    assert_type(await app.runs.cancel(perdure.RunFilter(version="1"), compensate=False), int)
+    assert_type(await app.runs.resume(prefix="a", version="2"), int)
+    assert_type(await app.runs.fork("a", from_step="1", outputs={"1": 5}), perdure.Handle[Any])
+    assert_type(list(await app.runs.fork(["a", "b"])), list[perdure.Handle[Any]])
+    assert_type((await app.runs.replay(workflow="w"))[0], perdure.ReplayInfo)
+    assert_type(await app.runs.export("a"), bytes)
+    assert_type((await app.runs.audit("a"))[0], perdure.AuditInfo)
+    Account.deposit.tell("a", Decimal(1), note="x")

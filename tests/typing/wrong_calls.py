@@ -300,3 +300,15 @@ def with_objects_blocking() -> None:
     other: str = perdure.sync.call(Account.deposit, "a", 5)  # E
     print(other)
     perdure.sync.get(Order, "a")  # E
+
+
+async def with_operations(app: Perdure) -> None:
+    await app.runs.cancel(statuss="failed")  # E
+    await app.runs.cancel("a", reason=5)  # E
+    await app.runs.resume("a", version=5)  # E
+    await app.runs.set_timeout("a")  # E
+    await app.runs.fork("a", from_stepp="1")  # E
+    several: perdure.Handle[object] = await app.runs.fork(["a", "b"])  # E
+    print(several)
+    await app.start_many([report.bind(5)])  # E
+    Account.deposit.tell("a", "much")  # E

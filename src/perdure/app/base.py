@@ -13,7 +13,7 @@ from typing import Any, Self
 from perdure import client
 from perdure.app.settings import at_least_one, setting, truth
 from perdure.client import Operation, read, replaying
-from perdure.client.managing import Command
+from perdure.client.choosing import Command
 from perdure.core.branch import current
 from perdure.core.middleware import Middleware
 from perdure.core.runtime import Runtime

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from perdure.app.base import filter_of
 from perdure.app.runs import forked
 from perdure.client import BlockingHandle, Operation, blocking, managing
-from perdure.client.managing import Command, Forking, Progress, Which
+from perdure.client.choosing import Asked, AskedOfVersion, Command, Forked, Progress, Several, Which
 from perdure.models import (
     AuditInfo,
     Duration,
@@ -49,12 +49,10 @@ class BlockingRuns:
         which: Which | None = None,
         *,
         compensate: bool = True,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[AskedOfVersion],
     ) -> int:
         """Ask runs to stop; return how many were not too late. See `Runs.cancel`."""
-        command = Command.of(which, filters, reason, progress)
+        command = Command.of(which, asked)
         return self._reached(managing.cancelling(self._app, command, compensate=compensate))
 
     def resume(
@@ -62,84 +60,38 @@ class BlockingRuns:
         which: Which | None = None,
         *,
         version: str | None = None,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[Asked],
     ) -> int:
         """Have parked and failed runs go on where they stopped; return how many do. See `Runs.resume`."""
-        return self._reached(
-            managing.resuming(self._app, Command.of(which, filters, reason, progress), version)
-        )
+        return self._reached(managing.resuming(self._app, Command.of(which, asked), version))
 
     def restart(
         self,
         which: Which | None = None,
         *,
         version: str | None = None,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[Asked],
     ) -> int:
         """Begin runs anew under their ids, from the beginning; return how many. See `Runs.restart`."""
-        return self._reached(
-            managing.restarting(self._app, Command.of(which, filters, reason, progress), version)
-        )
+        return self._reached(managing.restarting(self._app, Command.of(which, asked), version))
 
     @overload
-    def fork(
-        self,
-        which: str,
-        *,
-        from_step: str | None = None,
-        outputs: Mapping[str, Any] | None = None,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        new_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        reason: str | None = None,
-    ) -> Any: ...
+    def fork(self, which: str, **how: Unpack[Forked]) -> BlockingHandle[Any]: ...
     @overload
-    def fork(
-        self,
-        which: Sequence[str] | RunFilter,
-        *,
-        from_step: str | None = None,
-        outputs: Mapping[str, Any] | None = None,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        reason: str | None = None,
-    ) -> Sequence[BlockingHandle[Any]]: ...
-    def fork(
-        self,
-        which: Which,
-        *,
-        from_step: str | None = None,
-        outputs: Mapping[str, Any] | None = None,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        new_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        reason: str | None = None,
-    ) -> Any:
+    def fork(self, which: Several, **how: Unpack[Forked]) -> Sequence[BlockingHandle[Any]]: ...
+    def fork(self, which: Which, **how: Unpack[Forked]) -> Any:
         """Start a new run with part of another's history. See `Runs.fork`."""
-        how = Forking(from_step, outputs, args, kwargs, new_id, version, queue)
-        return blocking(lambda: forked(self._app, which, how, reason, BlockingHandle), self._app)
+        return blocking(lambda: forked(self._app, which, how, BlockingHandle), self._app)
 
     def delete(
         self,
         which: Which | None = None,
         *,
         children: bool = True,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[AskedOfVersion],
     ) -> int:
         """Delete runs that have ended; return how many. See `Runs.delete`."""
-        command = Command.of(which, filters, reason, progress)
+        command = Command.of(which, asked)
         return self._reached(managing.deleting(self._app, command, children=children))
 
     def set_timeout(
@@ -147,25 +99,20 @@ class BlockingRuns:
         which: Which | None = None,
         *,
         timeout: Duration | None,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[AskedOfVersion],
     ) -> int:
         """Give unfinished runs another deadline; return how many. See `Runs.set_timeout`."""
-        return self._reached(
-            managing.timing(self._app, Command.of(which, filters, reason, progress), timeout)
-        )
+        return self._reached(managing.timing(self._app, Command.of(which, asked), timeout))
 
     def replay(
         self,
         which: Which | None = None,
         *,
         within: Duration = 10.0,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[AskedOfVersion],
     ) -> tuple[ReplayInfo, ...]:
         """Run today's code over the histories of runs, and tell whether they agree. See `Runs.replay`."""
-        command = Command.of(which, filters, None, progress)
+        command = Command.of(which, asked)
         seconds = seconds_of(within, "within=")
         found = blocking(lambda: self._app.replay_operation(command, seconds), self._app)
         return cast("tuple[ReplayInfo, ...]", found)

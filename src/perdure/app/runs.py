@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from perdure.app.base import filter_of
 from perdure.client import Handle, Operation, managing, on_loop
-from perdure.client.managing import Command, Forking, Progress, Which
+from perdure.client.choosing import Asked, AskedOfVersion, Command, Forked, Progress, Several, Which
 from perdure.models import (
     AuditInfo,
     Duration,
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _ANYTHING = Payload.of(Any)
 
 
-def forked(app: BaseApp, which: Which, how: Forking, reason: str | None, kind: Any) -> Operation:
+def forked(app: BaseApp, which: Which, how: Forked, kind: Any) -> Operation:
     """The operation that forks runs and returns the handle of the fork, or of each, of the colour asked for."""
-    made = yield from managing.forking(app, which, how, reason)
+    made = yield from managing.forking(app, which, how)
     handles = [kind(app, id, _ANYTHING) for id in made]
     return handles[0] if isinstance(which, str) else handles
 
@@ -72,9 +72,7 @@ class Runs:
         which: Which | None = None,
         *,
         compensate: bool = True,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[AskedOfVersion],
     ) -> Coroutine[object, None, int]:
         """Ask runs to stop; return how many were not too late.
 
@@ -82,14 +80,12 @@ class Runs:
             which: id, ids or filter.
             compensate: let their code clean up and undo. False stops them at once: no more of their code is run, beyond
                 the durable call that it is in.
-            reason: for the audit.
-            progress: called with the number reached so far.
-            filters: fields of a `RunFilter`, instead of `which`.
+            asked: fields of a `RunFilter`, instead of `which`; `reason` and `progress`.
 
         Raises:
             WorkflowNotFound: a single id was given, and no run has it.
         """
-        command = Command.of(which, filters, reason, progress)
+        command = Command.of(which, asked)
         return on_loop(lambda: managing.cancelling(self._app, command, compensate=compensate), self._app)
 
     def resume(
@@ -97,9 +93,7 @@ class Runs:
         which: Which | None = None,
         *,
         version: str | None = None,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[Asked],
     ) -> Coroutine[object, None, int]:
         """Have parked and failed runs go on where they stopped, on today's code; return how many do.
 
@@ -109,11 +103,9 @@ class Runs:
         Args:
             which: id, ids or filter.
             version: of the code that is to go on with them; their own by default.
-            reason: for the audit.
-            progress: called with the number reached so far.
-            filters: fields of a `RunFilter`, instead of `which`.
+            asked: fields of a `RunFilter`, instead of `which`; `reason` and `progress`.
         """
-        command = Command.of(which, filters, reason, progress)
+        command = Command.of(which, asked)
         return on_loop(lambda: managing.resuming(self._app, command, version), self._app)
 
     def restart(
@@ -121,9 +113,7 @@ class Runs:
         which: Which | None = None,
         *,
         version: str | None = None,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[Asked],
     ) -> Coroutine[object, None, int]:
         """Begin runs anew under their ids, from the beginning; return how many.
 
@@ -133,53 +123,18 @@ class Runs:
         Args:
             which: id, ids or filter.
             version: of the code that is to run them; their own by default.
-            reason: for the audit.
-            progress: called with the number reached so far.
-            filters: fields of a `RunFilter`, instead of `which`.
+            asked: fields of a `RunFilter`, instead of `which`; `reason` and `progress`.
         """
-        command = Command.of(which, filters, reason, progress)
+        command = Command.of(which, asked)
         return on_loop(lambda: managing.restarting(self._app, command, version), self._app)
 
     @overload
-    def fork(
-        self,
-        which: str,
-        *,
-        from_step: str | None = None,
-        outputs: Mapping[str, Any] | None = None,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        new_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        reason: str | None = None,
-    ) -> Coroutine[object, None, Any]: ...
+    def fork(self, which: str, **how: Unpack[Forked]) -> Coroutine[object, None, Handle[Any]]: ...
     @overload
     def fork(
-        self,
-        which: Sequence[str] | RunFilter,
-        *,
-        from_step: str | None = None,
-        outputs: Mapping[str, Any] | None = None,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        reason: str | None = None,
+        self, which: Several, **how: Unpack[Forked]
     ) -> Coroutine[object, None, Sequence[Handle[Any]]]: ...
-    def fork(
-        self,
-        which: Which,
-        *,
-        from_step: str | None = None,
-        outputs: Mapping[str, Any] | None = None,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        new_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        reason: str | None = None,
-    ) -> Coroutine[object, None, Any]:
+    def fork(self, which: Which, **how: Unpack[Forked]) -> Coroutine[object, None, Any]:
         """Start a new run with part of another's history; that one is not touched, and may be running.
 
         Args:
@@ -200,17 +155,14 @@ class Runs:
             PerdureError: there is no such step.
             ValueError: outputs are given for steps that are not kept.
         """
-        how = Forking(from_step, outputs, args, kwargs, new_id, version, queue)
-        return on_loop(lambda: forked(self._app, which, how, reason, Handle), self._app)
+        return on_loop(lambda: forked(self._app, which, how, Handle), self._app)
 
     def delete(
         self,
         which: Which | None = None,
         *,
         children: bool = True,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[AskedOfVersion],
     ) -> Coroutine[object, None, int]:
         """Delete runs that have ended, with all that is recorded of them; return how many.
 
@@ -219,11 +171,9 @@ class Runs:
         Args:
             which: id, ids or filter.
             children: delete the runs that they started too, and those of these.
-            reason: for the audit, which stays.
-            progress: called with the number reached so far.
-            filters: fields of a `RunFilter`, instead of `which`.
+            asked: fields of a `RunFilter`, instead of `which`; `reason` and `progress`.
         """
-        command = Command.of(which, filters, reason, progress)
+        command = Command.of(which, asked)
         return on_loop(lambda: managing.deleting(self._app, command, children=children), self._app)
 
     def set_timeout(
@@ -231,20 +181,16 @@ class Runs:
         which: Which | None = None,
         *,
         timeout: Duration | None,
-        reason: str | None = None,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[AskedOfVersion],
     ) -> Coroutine[object, None, int]:
         """Give unfinished runs another deadline; return how many.
 
         Args:
             which: id, ids or filter.
             timeout: seconds or `timedelta` from now; None takes the deadline away.
-            reason: for the audit.
-            progress: called with the number reached so far.
-            filters: fields of a `RunFilter`, instead of `which`.
+            asked: fields of a `RunFilter`, instead of `which`; `reason` and `progress`.
         """
-        command = Command.of(which, filters, reason, progress)
+        command = Command.of(which, asked)
         return on_loop(lambda: managing.timing(self._app, command, timeout), self._app)
 
     def replay(
@@ -252,8 +198,7 @@ class Runs:
         which: Which | None = None,
         *,
         within: Duration = 10.0,
-        progress: Progress | None = None,
-        **filters: Any,
+        **asked: Unpack[AskedOfVersion],
     ) -> Coroutine[object, None, tuple[ReplayInfo, ...]]:
         """Run today's code over the histories of runs, and tell of each whether they agree: the gate before a deploy.
 
@@ -263,13 +208,12 @@ class Runs:
         Args:
             which: id, ids or filter.
             within: seconds for each run, after which code that waits for something else is given up.
-            progress: called with the number replayed so far.
-            filters: fields of a `RunFilter`, instead of `which`.
+            asked: fields of a `RunFilter`, instead of `which`; `progress`.
 
         Example:
             bad = [found for found in await app.runs.replay(status=["waiting", "queued"]) if not found.agrees]
         """
-        command = Command.of(which, filters, None, progress)
+        command = Command.of(which, asked)
         seconds = seconds_of(within, "within=")
         return on_loop(lambda: self._app.replay_operation(command, seconds), self._app)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar, overload
 
 from perdure.client.borrowed import committed, start_on_connection
+from perdure.client.choosing import Command
 from perdure.client.colours import on_loop
 from perdure.client.current import App
 from perdure.client.exchange import (
@@ -20,7 +21,7 @@ from perdure.client.exchange import (
     update_letter,
     updating,
 )
-from perdure.client.managing import Command, cancelling
+from perdure.client.managing import cancelling
 from perdure.client.operations import (
     Operation,
     describe,

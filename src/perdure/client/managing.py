@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
+from perdure.client.choosing import Command, Forked, Which
 from perdure.client.current import App
 from perdure.client.operations import Operation, arguments_of, check_tags, describe, read
 from perdure.core.branch import current
@@ -25,35 +26,8 @@ from perdure.store.loading import Taken, load
 
 AT_ONCE: Final = 500
 """Runs changed in one transaction."""
-Which = str | Sequence[str] | RunFilter
-"""One id, several, or a filter."""
-Progress = Callable[[int], None]
 _COUNT: Final = Payload.of(int)
 _ANYTHING: Final = Payload.of(Any)
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """Which runs something is done to, why, and who wants to hear how far it is."""
-
-    which: Which
-    reason: str | None = None
-    progress: Progress | None = None
-
-    @classmethod
-    def of(
-        cls, which: Which | None, filters: Mapping[str, Any], reason: str | None, progress: Progress | None
-    ) -> Command:
-        """The command for ids or a filter, or the fields of one as keywords.
-
-        Raises:
-            TypeError: both, or neither: all runs are meant by an empty `RunFilter()`.
-        """
-        if (which is None) == (not filters):
-            raise TypeError(
-                "say which runs: an id, ids, a RunFilter or its fields as keywords; RunFilter() is all"
-            )
-        return cls(RunFilter(**filters) if which is None else which, reason, progress)
 
 
 def note_of(app: App, reason: str | None) -> operations.Note:
@@ -184,26 +158,13 @@ def _timeout_of(run: RunInfo) -> float | None:
     return None if definition is None else definition.timeout
 
 
-@dataclass(frozen=True, slots=True)
-class Forking:
-    """How a fork is to differ from what it is forked from."""
-
-    from_step: str | None = None
-    outputs: Mapping[str, Any] | None = None
-    args: Sequence[Any] | None = None
-    kwargs: Mapping[str, Any] | None = None
-    new_id: str | None = None
-    version: str | None = None
-    queue: str | None = None
-
-
-def forking(app: App, which: Which, how: Forking, reason: str | None) -> Operation:
+def forking(app: App, which: Which, how: Forked) -> Operation:
     """Fork runs; the operation returns the ids of the forks."""
-    note = note_of(app, reason)
-    if how.outputs and how.from_step is None:
+    note = note_of(app, how.get("reason"))
+    if how.get("outputs") and how.get("from_step") is None:
         raise ValueError("outputs= are for steps that the fork keeps: say from_step=")
-    if how.new_id is not None:
-        check_text(how.new_id, "new_id=")
+    if (new_id := how.get("new_id")) is not None:
+        check_text(new_id, "new_id=")
         if not isinstance(which, str):
             raise ValueError("new_id= is for one fork: of several each gets an id of its own")
 
@@ -215,18 +176,18 @@ def forking(app: App, which: Which, how: Forking, reason: str | None) -> Operati
     return read("runs.fork", work, Payload.of(list[str]))
 
 
-def _forked(app: App, origin: RunInfo, how: Forking, note: operations.Note) -> str:
-    key = app.runtime.new_key()
+def _forked(app: App, origin: RunInfo, how: Forked, note: operations.Note) -> str:
+    key, step = app.runtime.new_key(), how.get("from_step")
     what = operations.Fork(
         origin.key,
         key,
-        how.new_id or f"{origin.id[:400]}/fork-{key:x}",
-        None if how.from_step is None else _cut(app, origin, how.from_step),
-        {} if not how.outputs else _outputs(app, origin, how.outputs),
-        _input(origin, how),
+        how.get("new_id") or f"{origin.id[:400]}/fork-{key:x}",
+        None if step is None else _cut(app, origin, step),
+        _outputs(app, origin, how.get("outputs") or {}),
+        _input(origin, how.get("args"), how.get("kwargs")),
         _timeout_of(origin),
-        how.queue,
-        how.version,
+        how.get("queue"),
+        how.get("version"),
     )
     try:
         made = operations.fork(app.database, what, note)
@@ -248,11 +209,11 @@ def _cut(app: App, run: RunInfo, step: str) -> operations.Cut:
     return cut
 
 
-def _input(run: RunInfo, how: Forking) -> bytes | None:
+def _input(run: RunInfo, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> bytes | None:
     """Other arguments, checked against the workflow's signature where its code is here."""
-    if how.args is None and how.kwargs is None:
+    if args is None and kwargs is None:
         return None
-    return arguments_of(workflows.get(run.workflow), how.args or (), how.kwargs or {})
+    return arguments_of(workflows.get(run.workflow), args or (), kwargs or {})
 
 
 def _outputs(app: App, run: RunInfo, outputs: Mapping[str, Any]) -> dict[str, bytes]:

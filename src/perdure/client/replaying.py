@@ -8,8 +8,9 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from perdure.client.choosing import Command
 from perdure.client.current import App, bound_app
-from perdure.client.managing import Command, pages
+from perdure.client.managing import pages
 from perdure.client.operations import Operation, read
 from perdure.core.gate import Recorded, recorded_rows
 from perdure.core.middleware import Middleware
