@@ -142,6 +142,8 @@ def test_ls_on_a_terminal_is_a_table(database_url: str, failed: str, asleep: str
         (["--created-after", "1h"], ["else-1", "sold-1"]),
         (["--created-before", "1h"], []),
         (["--created-before", "2020-01-01"], []),
+        (["--finished-after", "1h"], ["sold-1"]),
+        (["--finished-before", "1h"], []),
         (["--error", "until nine"], ["sold-1"]),
         (["--limit", "1"], ["else-1"]),
     ],

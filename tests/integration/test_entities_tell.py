@@ -13,8 +13,14 @@ import pytest
 
 import perdure
 from perdure import Entity, Perdure, PerdureError, command, sync, workflow
+from perdure.core.entities import order_of
+from perdure.store.batch import Batch
+from perdure.store.entities import CommandRecord
+from perdure.store.records import Ticket
 from tests.api_tools import on_loop, rows, until, until_true
 from tests.cli_tools import environment
+from tests.entity_tools import RawCommands
+from tests.protocol_tools import RawWorker
 
 ROOT = Path(__file__).parents[2]
 ACCOUNTS = 5
@@ -146,6 +152,27 @@ def test_what_a_dead_worker_told_is_carried_out_by_another_one_with_the_code(dat
     with sync.Perdure(database_url, lease=1):
         until(lambda: rows(database_url, "select count(*) from perdure.told") == [(2,)])
         assert total(database_url) == START + 7
+
+
+def test_one_that_two_workers_find_at_a_time_is_carried_out_once(database_url: str) -> None:
+    """Each takes it for left behind, before the other has carried it out."""
+    with sync.Perdure(database_url, worker=False):
+        pass
+    told = "insert into perdure.told (id, type, key, command, args) values ('one', 'tell.Purse', 'bert', 'tell.Purse.earn', '{\"args\":[7]}')"
+    rows(database_url, told)
+    order = order_of("tell.Purse", "bert", "tell.Purse.earn", b'{"args":[7]}')
+    assert order is not None
+    for _ in range(2):
+        with RawWorker(database_url) as worker:
+            raw = RawCommands(worker)
+            record = CommandRecord(
+                worker.key(), order.place, "one", order.command.name, order.args, order.apply, is_told=True
+            )
+            raw.writer.write(raw.connection, Batch([Ticket(record)]), 5.0)
+            raw.connection.close()
+    assert total(database_url) == START + 7
+    assert rows(database_url, "select count(*) from perdure.commands") == [(1,)]
+    assert none_left(database_url)
 
 
 PROGRAM = """

@@ -20,9 +20,15 @@ _NAMED: Final = (
     ("--queue", "-q", "NAME", "Queue; repeatable."),
     ("--version", None, "VERSION", "Version of the code that the run is of; repeatable."),
 )
+_MOMENTS: Final = (
+    ("created-after", "Born at or after"),
+    ("created-before", "Born before"),
+    ("finished-after", "Ended at or after"),
+    ("finished-before", "Ended before"),
+)
 FIELDS: Final = (
     "status", "workflow", "queue", "version", "worker", "tag", "parent", "prefix", "created_after",
-    "created_before", "error",
+    "created_before", "finished_after", "finished_before", "error",
 )  # fmt: skip
 """Names of the options in what click hands to a command."""
 
@@ -56,13 +62,12 @@ def filter_options(command: C) -> C:
         ),
         click.option("--parent", metavar="ID", type=word, help="Run that started it."),
         click.option("--prefix", metavar="TEXT", type=word, help="Beginning of the id."),
-        click.option(
-            "--created-after",
-            metavar="TIME",
-            callback=moment,
-            help="Born at or after: ISO 8601, or 2h (ago).",
+        *(
+            click.option(
+                f"--{moved}", metavar="TIME", callback=moment, help=f"{text}: ISO 8601, or 2h (ago)."
+            )
+            for moved, text in _MOMENTS
         ),
-        click.option("--created-before", metavar="TIME", callback=moment, help="Born before."),
         click.option(
             "--error", metavar="TEXT", type=word, help="Text in the error, or in the reason for parking."
         ),
