@@ -112,6 +112,12 @@ def waits_for_ever_blocking() -> None:
         sync.run_step(work, "b")
 
 
+@workflow
+def says_that_it_runs() -> None:
+    calls.append("runs")
+    sync.sleep(3600)
+
+
 @step
 def busy() -> None:
     entered.set()
@@ -472,7 +478,7 @@ async def test_who_was_asked_to_stop_can_still_be_stopped_at_once(database_url: 
 def test_a_run_whose_worker_died_is_stopped_at_once_without_its_code(database_url: str) -> None:
     """Told while nobody runs it: whoever claims it ends it and runs nothing."""
     with sync.Perdure(database_url, worker=False) as app:
-        handle = app.start(waits_for_ever_blocking.definition.name, id="r")
+        handle = app.start(says_that_it_runs.definition.name, id="r")
         rows(database_url, "update perdure.live set begun = true, status = 3, worker = 4711")
         assert handle.cancel(compensate=False)
         assert rows(database_url, "select cancel, status from perdure.live") == [(2, 3)]
