@@ -13,7 +13,7 @@ import perdure
 from perdure import Topic, WorkflowCancelled, WorkflowNotFound, step, sync, workflow
 from perdure.models import CancelReason, Status
 from perdure.serial import encode_failure
-from perdure.store import operations
+from perdure.store import claims, operations
 from perdure.store.records import EndRecord, Outcome, PutAway, StepRecord, WaitRecord
 from tests.api_tools import rows, until
 from tests.protocol_tools import Proxy, RawWorker, in_thread, stranger
@@ -288,3 +288,21 @@ def test_a_hostile_export_is_refused_whole(database_url: str) -> None:
         assert app.runs.load(json.dumps(good)) == ("r",)
         with pytest.raises(WorkflowNotFound):
             app.runs.export("nobody")
+
+
+def test_a_history_that_is_looked_at_is_of_one_moment(
+    owner: RawWorker, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded between two of its statements is in none of them: a replay of half of it would seem to diverge."""
+    run = owner.start("one")
+    owner.write(StepRecord(run, "1", 1, 0, 1, "work", False, b"1"))
+    plainly = claims.load_histories
+
+    def meanwhile(connection: Any, database: Any, runs: Any) -> None:
+        owner.write(StepRecord(run, "0", 2, 0, 1, "work", False, b"1"))
+        plainly(connection, database, runs)
+
+    monkeypatch.setattr(claims, "load_histories", meanwhile)
+    ((found, end),) = claims.look_at(owner.database, [run])
+    assert ([told[0] for told in found.steps], end) == (["1"], None)
+    assert rows(database_url, "select count(*) from perdure.steps") == [(2,)]
