@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import Perdure, WorkflowFailed, WorkflowTimeout, workflow
+from perdure import Perdure, WorkflowFailed, WorkflowNotFound, WorkflowTimeout, step, workflow
+from perdure.client import current_app
 from perdure.models import Status
 from perdure.serial import encode_failure
 from perdure.store import operations
 from perdure.store.records import EndRecord, StepRecord
-from tests.api_tools import on_loop, rows, until
+from tests.api_tools import on_loop, rows, until, until_true
 from tests.protocol_tools import RawWorker, in_thread, start_of, stranger
 
 NOTE = operations.Note("a test", "to see")
@@ -198,3 +199,80 @@ def test_a_resume_comes_after_a_restart_of_the_same_run(owner: RawWorker, databa
     assert operations.resume(owner.database, [run], NOTE) == []
     assert lives(database_url) == []
     assert rows(database_url, "select 1 from perdure.steps where run = %s", run)
+
+
+# -- what a resume runs again ----------------------------------------------------------------------
+
+
+@step(name="hostile.once", at_most_once=True)
+async def once() -> str:
+    calls.append("once")
+    if "once" in broken:
+        raise LookupError("declined")
+    return "done"
+
+
+@workflow(name="hostile.careful")
+async def careful() -> str:
+    return await once()
+
+
+@on_loop
+async def test_a_step_that_runs_at_most_once_runs_again_if_its_failure_is_known(database_url: str) -> None:
+    """It raised, which was its outcome; who resumes the run asks for it again. A crash in it is no such outcome."""
+    broken.add("once")
+    async with Perdure(database_url) as app:
+        handle = await careful.options(id="r").start()
+        with pytest.raises(LookupError):
+            await handle.result(timeout=30)
+        broken.clear()
+        assert await app.runs.resume("r") == 1
+        assert await app.handle("r").result(timeout=30) == "done"
+        assert calls == ["once", "once"]
+
+
+@on_loop
+async def test_a_step_of_which_nobody_knows_is_not_run_again_by_a_resume(database_url: str) -> None:
+    async with Perdure(database_url, worker=False) as app:
+        await app.start(careful.definition.name, id="r")
+        begun = "insert into perdure.intents (run, position, name, worker) select key, '1', 'hostile.once', 1 from perdure.runs"
+        rows(database_url, begun)
+        rows(database_url, "update perdure.live set begun = true")
+        async with Perdure(database_url) as worker:
+            for _ in range(2):
+                with pytest.raises(perdure.OutcomeUnknown):
+                    await worker.handle("r").result(timeout=30)
+                assert await worker.runs.resume("r") == 1
+            with pytest.raises(perdure.OutcomeUnknown):
+                await worker.handle("r").result(timeout=30)
+        assert calls == []
+
+
+# -- what waits for a run that is deleted ----------------------------------------------------------
+
+
+@workflow(name="hostile.awaits")
+async def awaits(id: str) -> str:
+    app = current_app()
+    assert isinstance(app, Perdure)
+    return str(await app.handle(id).result())
+
+
+@on_loop
+async def test_who_waits_for_a_run_that_is_deleted_is_told(database_url: str) -> None:
+    """In memory outside, and a run that is put away: none of them waits for ever."""
+    async with Perdure(database_url, lease=1) as app:
+        await app.start("nowhere", id="gone")
+        waiting = asyncio.create_task(app.handle("gone").result(timeout=60))
+        run = await awaits.options(id="w").start("gone")
+        found = "select 1 from perdure.live join perdure.waits w on w.run = live.key where live.status = 4 and w.target is not null"
+        await until_true(lambda: asyncio.to_thread(rows, database_url, found))
+        for table in ("live", "runs"):  # as a delete leaves it, which itself takes no run that is waited for
+            rows(
+                database_url,
+                f"delete from perdure.{table} where key = (select key from perdure.runs where id = 'gone')",
+            )
+        with pytest.raises(WorkflowNotFound, match="deleted"):
+            await waiting
+        with pytest.raises(WorkflowNotFound, match=r"deleted|no run has the id"):
+            await run.result(timeout=60)

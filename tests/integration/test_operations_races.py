@@ -255,6 +255,7 @@ def test_an_answer_that_is_lost_is_not_done_twice(verb: str, server: TestServer,
             case _:
                 assert app.runs.fork("r", new_id="f").id == "f"
         assert loss.happened.is_set()
+    assert rows(database_url, "select count(*) from perdure.audit") == [(1,)]
     lives = rows(database_url, "select count(*) from perdure.runs where not superseded")
     assert lives == [({"delete": 0, "fork": 2}.get(verb, 1),)]
     assert len(rows(database_url, "select 1 from perdure.runs")) <= 2

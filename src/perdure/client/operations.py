@@ -187,7 +187,7 @@ def _look(app: App, key: int) -> Any:
         if status is not Status.CONTINUED:
             return status, value
         key = int(value)
-    for _, reason in stored.find_parked(app.database, [key]):
+    for _, reason in stored.find_silent(app.database, [key]):
         return reason
     return None
 

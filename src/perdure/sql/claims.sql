@@ -94,9 +94,13 @@ join {schema}.waits w on w.run = t.run and w.position = t.position
 -- How these runs ended, of those that have.
 select key, status, value from {schema}.ends where key = any(%(keys)s::bigint[])
 
--- name: find_parked
--- Which of these runs are parked, and why.
-select key, reason from {schema}.live where key = any(%(keys)s::bigint[]) and status = 6
+-- name: find_silent
+-- Which of these runs say no more by themselves: those that are parked, with the reason, and those that were deleted,
+-- without one. Whoever waits for a run knows it from a commit, so one that is not there is not there any more.
+select key, coalesce(reason, '') as reason from {schema}.live where key = any(%(keys)s::bigint[]) and status = 6
+union all
+select k.key, null from unnest(%(keys)s::bigint[]) as k (key)
+where not exists (select 1 from {schema}.runs r where r.key = k.key)
 
 -- name: has_waiters
 -- Whether any run waits for the end of one of these, or for an event of one that has news: asked after each commit
@@ -126,14 +130,16 @@ select key from {schema}.live where parent = any(%(keys)s::bigint[]) and cancel 
 
 -- name: sweep
 -- What a crash between two transactions can have left: a run waiting for another that has ended, is parked or has
--- set the event, a run whose parent's end is to end it; and
--- what nobody announces: deadlines. Bounded; the next sweep goes on.
+-- set the event, a run whose parent's end is to end it; and what nobody announces: deadlines, and that the run that
+-- another waits for was deleted. Bounded; the next sweep goes on.
 with answered as (
     update {schema}.live set status = 2, ready = null
     where key in (select l.key from {schema}.waits w
                   join {schema}.live l on l.key = w.run and l.status = 4
                   where w.target is not null
                     and (exists (select 1 from {schema}.ends e where e.key = w.target)
+                         or (w.topic is null
+                             and not exists (select 1 from {schema}.runs r where r.key = w.target))
                          or (w.topic is null
                              and exists (select 1 from {schema}.live p where p.key = w.target and p.status = 6))
                          or exists (select 1 from {schema}.events v where v.run = w.target and v.key = w.topic))

@@ -45,6 +45,18 @@ select r.key, r.workflow, 2, coalesce(r.queue, 'default'), nextval('{schema}.arr
 from gone join {schema}.runs r using (key)
 returning key
 
+-- name: forget_last_intents
+-- That the body has begun whose failure is to be forgotten: it is to run again. Not where nobody knows whether it took
+-- effect (`OutcomeUnknown`): resuming the run does not make that known.
+delete from {schema}.intents i
+using {schema}.steps s
+where i.run = any(%(keys)s::bigint[]) and s.run = i.run and s.position = i.position and s.failed
+  and s.grp = (select max(x.grp) from {schema}.steps x where x.run = s.run)
+  and position(convert_to('"name":"OutcomeUnknown"', 'UTF8') in s.value) = 0
+  and exists (select 1 from {schema}.ends e join {schema}.runs r on r.key = e.key
+              where e.key = s.run and e.status = 8 and not r.superseded)
+  and not exists (select 1 from {schema}.steps u where u.run = s.run and starts_with(u.position, '!undo/'))
+
 -- name: forget_last_failure
 -- What ended a run that is to be revived: its last recorded group, where that failed, so that the step runs
 -- again; and the word to stop that a timeout gave it, with all that it did after.

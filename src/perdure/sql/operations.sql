@@ -3,9 +3,10 @@
 
 -- name: audit
 -- Note what was done to runs, by whom and why, in the transaction that does it.
-insert into {schema}.audit (who, verb, run, id, reason, detail)
-select %(who)s, %(verb)s, r.key, r.id, %(reason)s, %(detail)s::jsonb
+insert into {schema}.audit (who, verb, run, id, reason, detail, command)
+select %(who)s, %(verb)s, r.key, r.id, %(reason)s, %(detail)s::jsonb, %(command)s
 from {schema}.runs r where r.key = any(%(keys)s::bigint[])
+on conflict do nothing
 
 -- name: list_audit
 -- What was done to runs, newest first, of one id or of all.
@@ -206,7 +207,7 @@ select key from tree
 -- All that is known of runs, but for what is a list.
 select r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.version, r.tags, r.context, r.created,
        r.superseded, coalesce(r.seed, right(i.id::text, 12) || '/' || r.key) as seed, l.status, l.priority, l.deadline, l.cancel, l.begun,
-       l.reason, l.version as present, e.status as end_status, e.value, e.finished, right(i.id::text, 12) as realm, {schema}.clock() as now
+       l.reason, l.version as present, l.parent is not null as bound, e.status as end_status, e.value, e.finished, right(i.id::text, 12) as realm, {schema}.clock() as now
 from {schema}.runs r
 cross join {schema}.identity i
 left join {schema}.live l on l.key = r.key

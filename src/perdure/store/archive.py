@@ -103,6 +103,7 @@ class State(Document, kw_only=True):
     begun: bool = True
     reason: str | None = None
     version: str | None = None
+    ends_with_parent: bool = False
 
 
 class End(Document, kw_only=True):
@@ -243,7 +244,9 @@ def _run(row: tuple[Any, ...]) -> RunDocument:
     (key, id, workflow, input, parent, position, queue, version, tags, context, created, superseded, seed) = (
         row[:13]
     )
-    status, priority, deadline, cancel, begun, reason, present, end_status, value, finished = row[13:23]
+    status, priority, deadline, cancel, begun, reason, present, bound, end_status, value, finished = row[
+        13:24
+    ]
     state = end = None
     if status is not None:
         state = State(
@@ -254,6 +257,7 @@ def _run(row: tuple[Any, ...]) -> RunDocument:
             begun=begun,
             reason=reason,
             version=present,
+            ends_with_parent=bound,
         )
     if end_status is not None:
         end = End(status=str(Status.of(end_status)), value=shown(bytes(value)), finished=finished)

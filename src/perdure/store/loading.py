@@ -116,7 +116,7 @@ class _Loading:
             cancel=int(CancelReason.NONE) if state is None else state.cancel,
             begun=state is not None and state.begun,
             reason=LOADED if state is None or state.reason is None else f"{LOADED} (before: {state.reason})",
-            close=parent,
+            close=parent if state is not None and state.ends_with_parent else None,
         )
 
     def _end(self, status: str, value: bytes) -> bytes:

@@ -6,6 +6,7 @@ were made before the first try (restarts, forks), or because what it wanted is t
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,7 +49,7 @@ class Operation:
 
     def __init__(self, database: Database, note: Note | None, verb: str, keys: Sequence[int]) -> None:
         self._database, self._note, self._verb = database, note, verb
-        self.keys, self.tries = list(keys), 0
+        self.keys, self.tries, self._command = list(keys), 0, uuid.uuid4()
         self._connection: Connection | None = None
 
     def run(self, work: Callable[[Operation], list[int]]) -> list[int]:
@@ -81,6 +82,7 @@ class Operation:
                 verb=self._verb,
                 reason=self._note.reason,
                 detail=Jsonb(told) if told else None,
+                command=self._command,
             )
         return keys
 
@@ -114,6 +116,7 @@ def resume(database: Database, keys: Sequence[int], note: Note, version: str | N
             "lock_runs_for_tags"
         )  # a start from SQL that takes the id of one has no right to lock ends
         operation.do("forget_last_events")
+        operation.do("forget_last_intents")
         operation.do("forget_last_failure")
         rows = operation.do("unpark_runs") + operation.do("revive_failed")
         if operation.tries > 1:  # the first try may have done it

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from perdure.errors import WorkflowNotFound
 from perdure.models import (
     Kind,
     MessageInfo,
@@ -16,12 +17,16 @@ from perdure.models import (
     StepInfo,
     VersionInfo,
 )
+from perdure.serial import encode_failure
 from perdure.store import workers
 from perdure.store.arrays import Bigints
 from perdure.store.database import Database
 from perdure.store.filters import parameters
 from perdure.store.why import described, waits_of, why
 
+End = tuple[Status, bytes]
+"""How a run ended: its status, and its result or error as they are stored."""
+DELETED: Final[End] = (Status.FAILED, encode_failure(WorkflowNotFound("the run was deleted")))
 SHOWN_MESSAGES: Final = 100
 """Messages not yet received that a detail has."""
 
@@ -38,9 +43,10 @@ def find_ended(database: Database, keys: Iterable[int]) -> list[tuple[int, Statu
     return [(key, Status.of(status), bytes(value)) for key, status, value in rows]
 
 
-def find_parked(database: Database, keys: Iterable[int]) -> list[tuple[int, str]]:
-    """Which of these runs are parked, and why."""
-    return [(key, reason or "") for key, reason in database.run("find_parked", {"keys": Bigints(list(keys))})]
+def find_silent(database: Database, keys: Iterable[int]) -> list[tuple[int, End | str]]:
+    """Which of these runs say no more: why they are parked, or, of those that were deleted, an end that says so."""
+    rows = database.run("find_silent", {"keys": Bigints(list(keys))})
+    return [(key, DELETED if reason is None else reason) for key, reason in rows]
 
 
 def list_runs(database: Database, where: RunFilter) -> list[RunInfo]:

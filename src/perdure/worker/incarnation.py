@@ -232,10 +232,10 @@ class Incarnation:
         return messages.find_events(self._engine.database, [(key, name)]).get((key, name))
 
     def how_ended(self, key: int) -> Any:
-        """How that run ended (status and value), or why it is parked; None if it goes on."""
+        """How that run ended (status and value), or why it is parked; None if it goes on. One that was deleted has failed."""
         for _, status, value in stored.find_ended(self._engine.database, [key]):
             return self.how_ended(int(value)) if status is Status.CONTINUED else (status, value)
-        for _, reason in stored.find_parked(self._engine.database, [key]):
+        for _, reason in stored.find_silent(self._engine.database, [key]):
             return reason
         return None
 

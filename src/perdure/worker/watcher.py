@@ -96,8 +96,8 @@ class Watcher(Service):
         if keys:
             for key, status, value in runs.find_ended(self._engine.database, keys):
                 self.ended(key, status, value)
-            for key, reason in runs.find_parked(self._engine.database, keys):
-                self.parked(key, reason)
+            for key, told in runs.find_silent(self._engine.database, keys):
+                self._tell(key, told)
         return POLL_SECONDS if keys else None
 
     def _tell(self, key: int, value: object) -> None:

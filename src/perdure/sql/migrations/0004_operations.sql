@@ -8,9 +8,11 @@ create table {schema}.audit (
     run    bigint not null,
     id     text not null,
     reason text,
-    detail jsonb
+    detail jsonb,
+    command uuid not null default gen_random_uuid()
 );
-create index audit_run on {schema}.audit (run);
+-- A command that is sent again, because its answer was lost, meets its own row.
+create unique index audit_run on {schema}.audit (run, command);
 create index audit_at on {schema}.audit (at);
 
 -- The run whose history this one began with.
