@@ -67,7 +67,9 @@ def wake(owner: RawWorker, ended: int) -> list[int]:
 
 
 def sweep(owner: RawWorker) -> None:
-    owner.connection.execute(owner.database.statements["sweep"], {"timeout": b"null"})
+    owner.connection.execute(
+        owner.database.statements["sweep"], {"timeout": b"null", "left": 5.0, "types": []}
+    )
 
 
 # -- the end of another run ----------------------------------------------------------------------------

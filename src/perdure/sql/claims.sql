@@ -166,4 +166,6 @@ late as (
                   limit 1000 for update skip locked)
     returning 1)
 select (select count(*) from answered) + (select count(*) from expired) + (select count(*) from late)
-       + (select count(*) from bereaved) as changed
+       + (select count(*) from bereaved) as changed,
+       exists (select 1 from {schema}.told where error is null and told < {schema}.clock() - %(left)s * interval '1 second'
+               and type = any(%(types)s::text[])) as left_behind

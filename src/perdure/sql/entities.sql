@@ -71,7 +71,7 @@ update {schema}.told t set error = f.error
 from unnest(%(ids)s::text[], %(errors)s::bytea[]) as f (id, error) where t.id = f.id
 
 -- name: find_told
--- Told commands that nobody has carried out for some seconds: whoever told them has died meanwhile.
+-- Told commands that nobody has carried out for some seconds, on objects whose code is here: whoever told them has died.
 select id, type, key, command, args from {schema}.told
-where error is null and told < {schema}.clock() - %(seconds)s * interval '1 second'
+where error is null and told < {schema}.clock() - %(seconds)s * interval '1 second' and type = any(%(types)s::text[])
 order by told, id limit %(limit)s

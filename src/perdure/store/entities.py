@@ -293,9 +293,11 @@ def _told_columns(tells: Sequence[CommandRecord]) -> dict[str, Any]:
     }
 
 
-def find_told(database: Database, seconds: float, limit: int) -> list[tuple[str, str, str, str, bytes]]:
-    """Told commands that nobody has carried out for so long: id, type, key, command and arguments."""
-    rows = database.run("find_told", {"seconds": seconds, "limit": limit})
+def find_told(
+    database: Database, types: Sequence[str], seconds: float, limit: int
+) -> list[tuple[str, str, str, str, bytes]]:
+    """Told commands on objects of these types that nobody has carried out for so long: id, type, key, command, arguments."""
+    rows = database.run("find_told", {"types": list(types), "seconds": seconds, "limit": limit})
     return [(id, type, key, command, bytes(args)) for id, type, key, command, args in rows]
 
 

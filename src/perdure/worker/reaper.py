@@ -9,9 +9,11 @@ from __future__ import annotations
 import heapq
 import logging
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from perdure.core.entities import order_of
+from perdure.core.registry import entities as known_entities
 from perdure.errors import WorkflowTimeout
 from perdure.serial import encode_failure
 from perdure.store import entities, workers
@@ -56,21 +58,22 @@ class Reaper(Service):
         if requeued := workers.requeue_orphans(connection, database):
             logger.warning("%d runs of dead workers go on elsewhere", len(requeued))
             self._engine.hints.work()
-        row = connection.execute(
-            database.statements["sweep"], {"timeout": MISSED_DEADLINE}, binary=True
-        ).fetchone()
+        types = list(known_entities)
+        given = {"timeout": MISSED_DEADLINE, "left": TOLD_SECONDS, "types": types}
+        row = connection.execute(database.statements["sweep"], given, binary=True).fetchone()
         if row and row[0]:
             self._engine.hints.work()
             self._engine.watcher.wake()
-        self._carry_out_told()
+        if row and row[1]:
+            self._carry_out_told(types)
         now = time.monotonic()
         while self._deadlines and self._deadlines[0] <= now:
             heapq.heappop(self._deadlines)
         return min(self.interval, self._deadlines[0] - now) if self._deadlines else None
 
-    def _carry_out_told(self) -> None:
+    def _carry_out_told(self, types: Sequence[str]) -> None:
         """What commands told other objects, and whoever told it has died: carried out by anybody who has the code."""
-        found = entities.find_told(self._engine.database, TOLD_SECONDS, TOLD_AT_ONCE)
+        found = entities.find_told(self._engine.database, types, TOLD_SECONDS, TOLD_AT_ONCE)
         orders = [(id, order_of(type, key, command, args)) for id, type, key, command, args in found]
         self._engine.incarnation.carry_out((id, order) for id, order in orders if order is not None)
 
