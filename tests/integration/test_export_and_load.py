@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 import perdure
 from perdure import Perdure, Topic, WorkflowConflict, WorkflowNotFound, step, sync, workflow
 from perdure.store import archive
+from tests import golden
 from tests.api_tools import on_loop, rows, until, until_true
 from tests.servers import TestServer
 
 words = Topic("words", str)
+HISTORIES = sorted(Path(golden.__file__).parent.glob("*.json"))
 calls: list[str] = []
 
 
@@ -174,6 +177,17 @@ def test_ids_that_are_taken_load_nothing(database_url: str) -> None:
         assert app.runs.count() == 1
         assert set(app.runs.load(text, prefix="x")) == {"xs", "xq"}
         assert rows(database_url, "select count(*) from perdure.runs") == [(3,)]
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.stem)
+def test_what_an_earlier_version_exported_is_loaded_and_exported_the_same(
+    history: Path, database_url: str
+) -> None:
+    """The format is stable: the files of tests/golden are never written again."""
+    text = history.read_bytes()
+    with sync.Perdure(database_url, worker=False) as app:
+        app.runs.load(text)
+        assert _comparable(app.runs.export(history.stem)) == _comparable(text)
 
 
 @pytest.mark.parametrize(
