@@ -194,6 +194,9 @@ class Life:
     def alive(self) -> bool:
         return not self.dead
 
+    def is_sized(self, queue: str | None) -> bool:
+        return False
+
     def submit(self, ticket: Ticket, *, contested: bool = False) -> None:
         self.submit_many([ticket])
 

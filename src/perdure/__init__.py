@@ -99,19 +99,23 @@ from perdure.models import (
     StepInfo,
     VersionInfo,
 )
+from perdure.options import Batch, Debounce
 from perdure.policy import Retry
+from perdure.queues import Queue, QueueInfo, Rate
 
 __all__ = [
     "AsyncConnection",
     "AsyncStep",
     "AsyncWorkflow",
     "AuditInfo",
+    "Batch",
     "BlockingStep",
     "BlockingWorkflow",
     "Cancelled",
     "CommandInfo",
     "Connection",
     "DatabaseUnavailable",
+    "Debounce",
     "Deduplicated",
     "DefinitionError",
     "Discarded",
@@ -132,7 +136,10 @@ __all__ = [
     "PayloadTooLarge",
     "Perdure",
     "PerdureError",
+    "Queue",
     "QueueFull",
+    "QueueInfo",
+    "Rate",
     "ReplayInfo",
     "Request",
     "Retry",

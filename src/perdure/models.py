@@ -14,7 +14,6 @@ from typing import Any, Final, Generic, Literal, TypeVar
 Input = TypeVar("Input")
 Result = TypeVar("Result")
 Payload_co = TypeVar("Payload_co", covariant=True)
-OnConflict = Literal["attach", "reject", "restart_if_failed"]
 ParentClose = Literal["cancel", "abandon", "wait"]
 Duration = float | timedelta
 """Seconds, or a `timedelta`."""
@@ -86,24 +85,6 @@ class CancelReason(IntEnum):
     OUT_OF_TIME = 3
     UNDOING = 4
     """It is not told: it has failed, and undoes what it did."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartOptions:
-    """How to start a run; see `Workflow.options`."""
-
-    id: str | None = None
-    on_conflict: OnConflict = "attach"
-    queue: str | None = None
-    priority: int = 0
-    delay: float | None = None
-    timeout: float | None = None
-    version: str | None = None
-    tags: Mapping[str, Any] | None = None
-    send: tuple[str, bytes] | None = None
-    parent_close: ParentClose = "cancel"
-    connection: Any = None
-    """The caller's own connection of psycopg, of either colour, in whose transaction to start it."""
 
 
 @dataclass(frozen=True, slots=True)

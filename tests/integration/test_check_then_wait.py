@@ -23,6 +23,7 @@ from perdure.testing.clock import Clock
 from perdure.worker.hints import Hints
 from perdure.worker.listener import Listener
 from tests.api_tools import on_loop, rows, until, until_true
+from tests.claim_tools import poll as poll_by_hand
 from tests.protocol_tools import RawWorker, in_thread, stranger
 
 STATUS = "select status from perdure.live where key = %s"
@@ -149,17 +150,8 @@ def test_waker_that_died_is_made_up_for(owner: RawWorker) -> None:
 
 
 def poll(owner: RawWorker) -> list[int]:
-    found = claims.poll(
-        owner.connection,
-        owner.database,
-        worker=owner.number,
-        queues=("default",),
-        workflows=("attacked",),
-        versions=None,
-        suspects=False,
-        limit=10,
-    )
-    return [run.key for run in found.runs]
+    found = poll_by_hand(owner, "attacked")
+    return [run.key for run in found]
 
 
 def test_time_that_comes_before_the_put_away_keeps_the_run(owner: RawWorker, database_url: str) -> None:

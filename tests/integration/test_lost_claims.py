@@ -15,6 +15,7 @@ from perdure import step, sync, workflow
 from perdure.sync import Perdure
 from perdure.worker.incarnation import Incarnation
 from tests.api_tools import rows, until
+from tests.claim_tools import poll as poll_by_hand
 from tests.protocol_tools import Proxy, RawWorker, in_thread, stranger
 from tests.servers import TestServer
 
@@ -109,8 +110,6 @@ def test_reconciling_keeps_what_is_about_to_begin(server: TestServer, database_u
 
 def test_two_workers_that_race_for_a_run_get_it_once(database_url: str) -> None:
     """Eight claims at once over fifty runs: each run has one owner, and every claim's answer agrees with the table."""
-    from perdure.store import claims
-
     with RawWorker(database_url) as first:
         workers = [first, *(RawWorker(database_url) for _ in range(7))]
         with first.connection.transaction():
@@ -126,17 +125,8 @@ def test_two_workers_that_race_for_a_run_get_it_once(database_url: str) -> None:
         got: dict[int, list[int]] = {}
 
         def claim(worker: RawWorker) -> None:
-            found = claims.poll(
-                worker.connection,
-                worker.database,
-                worker=worker.number,
-                queues=("default",),
-                workflows=("attacked",),
-                versions=None,
-                suspects=False,
-                limit=10,
-            )
-            got[worker.number] = [run.key for run in found.runs]
+            found = poll_by_hand(worker, "attacked")
+            got[worker.number] = [run.key for run in found]
 
         for racing in [in_thread(partial(claim, worker)) for worker in workers]:
             racing.result()

@@ -19,6 +19,7 @@ from perdure.store import workers
 from perdure.store.records import EndRecord, Ticket, WaitRecord
 from perdure.sync import Perdure
 from tests.api_tools import rows, until
+from tests.claim_tools import poll as poll_by_hand
 from tests.protocol_tools import Proxy, RawWorker, in_thread, start_of, step_of, stranger, take_id
 from tests.servers import TestServer
 
@@ -144,22 +145,11 @@ def test_funeral_waits_for_a_commit_that_is_under_way(zombie: RawWorker, databas
 
 def test_dead_worker_claims_nothing(zombie: RawWorker, database_url: str) -> None:
     """A claim by a worker without a fence takes no run."""
-    from perdure.store import claims
-
     zombie.expire()
     zombie.bury()
     zombie.requeue()
-    found = claims.poll(
-        zombie.connection,
-        zombie.database,
-        worker=zombie.number,
-        queues=("default",),
-        workflows=("attacked",),
-        versions=None,
-        suspects=False,
-        limit=10,
-    )
-    assert not found.runs
+    found = poll_by_hand(zombie, "attacked")
+    assert not found
     assert rows(database_url, "select status from perdure.live") == [(2,)]
 
 

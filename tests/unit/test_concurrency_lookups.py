@@ -11,7 +11,7 @@ from perdure import WaitTimeout, workflow
 from perdure.core.branch import current
 from perdure.core.drive import drive
 from perdure.core.starting import Start, start_child
-from perdure.models import StartOptions
+from perdure.options import StartOptions
 from perdure.store.records import Ticket
 from tests.gate_world import World, lane, roll, see, told
 from tests.memory_runtime import LoopLife, Past

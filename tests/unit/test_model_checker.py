@@ -23,7 +23,8 @@ from perdure.core.steps import step as call_step
 from perdure.core.transactions import transaction as call_transaction
 from perdure.core.waits import end_of_run, sleep
 from perdure.errors import Cancelled
-from perdure.models import StartOptions, Status
+from perdure.models import Status
+from perdure.options import StartOptions
 from perdure.serial import Payload
 from tests.hand_driven import Fork, Hand, Program, Steps
 from tests.memory_runtime import Past

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from perdure.app.base import BaseApp
 from perdure.app.blocking_runs import BlockingRuns
+from perdure.app.queues import BlockingQueues, Queues
 from perdure.app.runs import Runs
 from perdure.app.versions import BlockingVersions, Versions
 from perdure.client import (
@@ -37,6 +38,11 @@ class Perdure(BaseApp):
     def runs(self) -> Runs:
         """The runs in the app's database."""
         return Runs(self)
+
+    @property
+    def queues(self) -> Queues:
+        """Queues: what is in them, and their limits, which can be changed live."""
+        return Queues(self)
 
     @property
     def versions(self) -> Versions:
@@ -122,6 +128,11 @@ class BlockingPerdure(BaseApp):
     def runs(self) -> BlockingRuns:
         """The runs in the app's database."""
         return BlockingRuns(self)
+
+    @property
+    def queues(self) -> BlockingQueues:
+        """Queues: what is in them, and their limits, which can be changed live."""
+        return BlockingQueues(self)
 
     @property
     def versions(self) -> BlockingVersions:

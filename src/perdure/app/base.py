@@ -19,8 +19,10 @@ from perdure.core.middleware import Middleware
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Duration, RunFilter, seconds_of
-from perdure.serial import Payload
+from perdure.queues import Queue
+from perdure.serial import Payload, check_text
 from perdure.sql import quote_identifier
+from perdure.store import queues as stored_queues
 from perdure.store import runs as stored
 from perdure.store.database import Database, check_url
 from perdure.store.migrate import migrate as migrate_schema
@@ -38,7 +40,8 @@ class BaseApp:
         version: of the code; a worker with one takes only runs of it, of `accepts`, and of none.
         accepts: further versions of which it takes runs.
         worker: False makes it a client, which runs nothing.
-        listen: queues that it serves; `default` by default.
+        queues: queues with limits. What is changed live (`app.queues`) stays changed until code declares something else.
+        listen: queues that it serves; by default `default` and those declared.
         concurrency: runs in memory at a time; beyond it a start here waits in the queue.
         threads: threads for blocking code that work at a time; 40 by default.
         lease: seconds (or `timedelta`) after which a silent worker is declared dead, and its runs go on elsewhere.
@@ -66,6 +69,7 @@ class BaseApp:
         version: str | None = None,
         accepts: Sequence[str] = (),
         worker: bool | None = None,
+        queues: Sequence[Queue] = (),
         listen: Sequence[str] | None = None,
         concurrency: int | None = None,
         threads: int | None = None,
@@ -90,6 +94,7 @@ class BaseApp:
             worker=setting("worker", worker, True, truth),
             version=setting("version", version, None, str),
             accepts=tuple(accepts),
+            declared=declared(queues),
             listen=None if listen is None else tuple(listen),
             concurrency=at_least_one("concurrency", setting("concurrency", concurrency, 1000, int)),
             threads=at_least_one("threads", setting("threads", threads, 40, int)),
@@ -226,9 +231,48 @@ class BaseApp:
         """The operation that describes one run."""
         return read("runs.get", lambda: client.detail(self, id))
 
+    def queues_operation(self, names: Sequence[str] | None) -> Operation:
+        """The operation that lists queues."""
+        return read("queues.list", lambda: stored_queues.listed(self.database, names))
+
+    def queue_operation(self, name: str, changes: Mapping[str, Any]) -> Operation:
+        """The operation that changes a queue."""
+
+        def change() -> None:
+            stored_queues.change(self.database, check_text(name, "name"), changes)
+            self.engine.sizes.read()
+            self.engine.hints.work()
+
+        return read("queues.set", change)
+
+    def forget_queue_operation(self, name: str) -> Operation:
+        """The operation that takes all limits from a queue."""
+
+        def forget() -> bool:
+            known = stored_queues.forget(self.database, check_text(name, "name"))
+            self.engine.hints.work()
+            return known
+
+        return read("queues.delete", forget)
+
     def replay_operation(self, command: Command, within: float) -> Operation:
         """The operation that replays runs."""
         return replaying.replaying(self, command, replaying.Settings(**self.for_code(), within=within))
+
+
+def declared(queues: Sequence[Queue]) -> tuple[Queue, ...]:
+    """Refuse what is no queue, and two of one name.
+
+    Raises:
+        TypeError: one is no `Queue`.
+        ValueError: a name is declared twice.
+    """
+    for queue in queues:
+        if not isinstance(queue, Queue):
+            raise TypeError(f"queues= takes Queue(...) objects, not {queue!r}; listen= takes names")
+    if len({queue.name for queue in queues}) < len(queues):
+        raise ValueError("queues= declares a name twice")
+    return tuple(queues)
 
 
 def filter_of(where: RunFilter | None, filters: Mapping[str, Any]) -> RunFilter:

@@ -146,7 +146,7 @@ def _announce(app: App) -> None:
         app.name,
         engine.incarnation.worker,
         settings.version or "any",
-        ",".join(settings.listen or ("default",)),
+        ",".join(settings.queues),
         settings.concurrency,
         settings.grace,
         len(workflows),

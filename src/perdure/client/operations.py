@@ -20,10 +20,11 @@ from perdure.core.gate import Call
 from perdure.core.middleware import context_of_start
 from perdure.core.recorded import recorded
 from perdure.core.registry import WorkflowDefinition, workflows
-from perdure.core.starting import Start, start, start_child, start_many
+from perdure.core.starting import Start, Started, start, start_child, start_many, stored_options
 from perdure.core.steps import success
 from perdure.core.waits import end_of_run
 from perdure.errors import (
+    Deduplicated,
     PerdureError,
     SerializationError,
     WaitTimeout,
@@ -34,8 +35,10 @@ from perdure.errors import (
     WorkflowParked,
     WorkflowTimeout,
 )
-from perdure.models import Duration, Kind, RunDetail, RunFilter, RunInfo, StartOptions, Status, seconds_of
+from perdure.models import Duration, Kind, RunDetail, RunFilter, RunInfo, Status, seconds_of
+from perdure.options import Batch, Debounce, StartOptions
 from perdure.serial import Payload, Signature, check_text, decode_failure
+from perdure.store import merging
 from perdure.store import runs as stored
 from perdure.store.borrowed import check_connection
 from perdure.store.why import why
@@ -82,52 +85,125 @@ def options_of(changes: Mapping[str, Any]) -> StartOptions:
         ValueError: an option has a value that it cannot have.
     """
     options = dict(changes)
-    for name in ("delay", "timeout"):
+    for name in ("delay", "timeout", "expires"):
         if options.get(name) is not None:
             options[name] = seconds_of(options[name], f"{name}=")
     if options.get("send") is not None:
         options["send"] = written(*options["send"])
-    for name in ("id", "queue", "version"):
+    for name in ("id", "queue", "version", "key", "dedup"):
         if options.get(name) is not None:
             check_text(options[name], f"{name}=")
     if options.get("tags") is not None:
         options["tags"] = check_tags(options["tags"])
+    if not -(2**31) <= options.get("priority", 0) < 2**31:
+        raise ValueError("priority= is a 32-bit number; lower comes first")
+    _check_names(options)
+    options["merge"] = _merging(options.pop("debounce", None), options.pop("batch", None))
+    if options["merge"] is not None and (wrong := options.keys() & _NOT_MERGED):
+        raise ValueError(
+            f"debounce= and batch= do not go with {', '.join(sorted(wrong))}=: several starts share one run"
+        )
+    return StartOptions(**options)
+
+
+_NOT_MERGED = {"id", "on_conflict", "delay", "dedup", "send", "connection", "parent_close"}
+
+
+def _merging(debounce: Debounce | None, batch: Batch | None) -> dict[str, Any] | None:
+    """How starts are to be merged.
+
+    Raises:
+        ValueError: both are given, or one has a value that it cannot have.
+        TypeError: one is something else.
+    """
+    if debounce is not None and batch is not None:
+        raise ValueError("debounce= and batch= exclude each other")
+    for each, kind in ((debounce, Debounce), (batch, Batch)):
+        if each is not None and not isinstance(each, kind):
+            raise TypeError(f"{kind.__name__.lower()}= is a {kind.__name__}(...), not {each!r}")
+    chosen = debounce or batch
+    if chosen is None:
+        return None
+    if chosen.key is not None:
+        check_text(chosen.key, "key=")
+    return chosen.merging()
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Refuse options that are one of a few words and are not; and those that do not go together.
+
+    Raises:
+        ValueError: an option has a value that it cannot have.
+    """
     if options.get("on_conflict", "attach") not in ("attach", "reject", "restart_if_failed"):
         raise ValueError(
             f"on_conflict= is 'attach', 'reject' or 'restart_if_failed', not {options['on_conflict']!r}"
         )
     if options.get("parent_close", "cancel") not in ("cancel", "abandon", "wait"):
         raise ValueError(f"parent_close= is 'cancel', 'abandon' or 'wait', not {options['parent_close']!r}")
+    if str(options.get("dedup") or "").startswith("!"):
+        raise ValueError("dedup= does not begin with '!': those are perdure's own")
     if options.get("connection") is not None:
         check_connection(options["connection"])
         if "parent_close" in options:
             raise ValueError(
                 "parent_close= is for children, and what is started with connection= has no parent"
             )
-    if not -(2**31) <= options.get("priority", 0) < 2**31:
-        raise ValueError("priority= is a 32-bit number; lower comes first")
-    return StartOptions(**options)
 
 
 def starting(app: App, what: Start) -> Operation:
     """The operation that starts a run: as a child, inside a workflow; from outside else."""
     branch = current.get()
+    if what.options.merge is not None:
+        return merged(app, what, inside=branch is not None)
     if branch is not None:
         return start_child(branch, what)
     return start(app.runtime, what, new_id())
 
 
+def merged(app: App, what: Start, *, inside: bool) -> Operation:
+    """The operation that merges a start into a run that has not begun, or starts one that others will be merged into.
+
+    Raises:
+        PerdureError: inside a workflow, where a replay would merge it again.
+        ValueError: what is to be gathered is not the only argument, a list.
+    """
+    if inside:
+        raise PerdureError(
+            "debounce= and batch= are for starts from outside: in a workflow, start it in a step"
+        )
+    merge, given = what.options.merge or {}, stored_options(app.runtime, what, here=False)
+    if "size" in merge and not merging.is_list(what.input):
+        raise ValueError("batch= gathers lists: the workflow has to have one argument, a list")
+    key, id, born = yield Use(
+        lambda: merging.start_merged(app.database, what.workflow, what.input, given, merge)
+    )
+    app.changed()
+    return Started(key, id, born)
+
+
 def starting_many(app: App, starts: Sequence[Start]) -> Operation:
     """The operation that starts many runs; it returns what was started, or the error, of each."""
     branch = current.get()
+    if any(what.options.merge is not None for what in starts):
+        return (yield from _each_merged(app, starts, inside=branch is not None))
     if branch is None:
         return (yield from start_many(app.runtime, starts, iter(new_id, None)))
     answers: list[Any] = []
     for what in starts:
         try:
             answers.append((yield from start_child(branch, what)))
-        except WorkflowConflict as error:
+        except (WorkflowConflict, Deduplicated) as error:
             answers.append(error)
+    return answers
+
+
+def _each_merged(app: App, starts: Sequence[Start], *, inside: bool) -> Operation:
+    answers: list[Any] = []
+    for what in starts:
+        if what.options.merge is None:
+            raise ValueError("start_many: starts with debounce= or batch= do not go with others in one call")
+        answers.append((yield from merged(app, what, inside=inside)))
     return answers
 
 

@@ -74,6 +74,7 @@ class Run:
         "patches",
         "pending",
         "progress",
+        "queue",
         "root",
         "runtime",
         "seed",
@@ -135,6 +136,8 @@ class Run:
         self.cancel_told = False
         self.context: Mapping[str, Any] = {}
         """What travels with the run, for middleware."""
+        self.queue: str | None = None
+        """Queue from which it was claimed."""
         self.seed: str | None = None
         """What its randomness is seeded with, where that is not its own key."""
         self.frontier: Callable[[Call], Generator[Any, Any, Told]] | None = None

@@ -42,6 +42,10 @@ class Runtime(Protocol):
         """Queue a ticket in the journal, in the second lane if a stranger could block it."""
         ...
 
+    def is_sized(self, queue: str | None) -> bool:
+        """Whether a queue may refuse runs, being full."""
+        ...
+
     def submit_many(self, tickets: list[Ticket]) -> None:
         """Queue tickets in the first lane."""
         ...

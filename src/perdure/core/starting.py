@@ -19,8 +19,16 @@ from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
 from perdure.core.runtime import Runtime
 from perdure.core.waits import end_of_run
-from perdure.errors import Cancelled, DatabaseUnavailable, PerdureError, WorkflowConflict
-from perdure.models import DEFAULT_QUEUE, Kind, StartOptions
+from perdure.errors import (
+    Cancelled,
+    DatabaseUnavailable,
+    Deduplicated,
+    PerdureError,
+    QueueFull,
+    WorkflowConflict,
+)
+from perdure.models import DEFAULT_QUEUE, Kind
+from perdure.options import StartOptions
 from perdure.serial import Payload
 from perdure.store.records import MessageRecord, Outcome, StartRecord, Ticket
 
@@ -99,7 +107,7 @@ def start(runtime: Runtime, what: Start, new_id: str) -> Generator[Any, Any, Sta
 
 def confirmed(runtime: Runtime, what: Start, starting: Starting) -> Generator[Any, Any, Started]:
     """Send a start and wait until it is durable; its run has not begun."""
-    runtime.submit(starting.ticket, contested=what.options.id is not None)
+    runtime.submit(starting.ticket, contested=starting.record.contested)
     try:
         yield starting.ticket
     except BaseException:
@@ -113,9 +121,9 @@ def start_many(
 ) -> Generator[Any, Any, list[Started | Exception]]:
     """Start many runs from outside, all on their way before the first is waited for; an answer for each."""
     each = [(what, begin(runtime, what, new_id)) for what, new_id in zip(starts, new_ids, strict=False)]
-    runtime.submit_many([starting.ticket for what, starting in each if what.options.id is None])
-    for what, starting in each:
-        if what.options.id is not None:
+    runtime.submit_many([starting.ticket for _, starting in each if not starting.record.contested])
+    for _, starting in each:
+        if starting.record.contested:
             runtime.submit(starting.ticket, contested=True)
     answers: list[Started | Exception] = []
     for place, (what, starting) in enumerate(each):
@@ -183,7 +191,7 @@ def _start_contested(
     _launch(run.runtime, child, record, ticket)
     try:
         told.seen = settled(record, what)
-    except WorkflowConflict as conflict:
+    except (WorkflowConflict, Deduplicated) as conflict:
         told.failed, told.seen = True, conflict  # a replay finds the same by the id
     return told
 
@@ -221,7 +229,7 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
                 child.pending = ticket
                 runtime.launch(child, ticket)
 
-        if given is None:
+        if not record.contested:
             told.with_records, told.then = records, launch
             return told
         return (yield from _start_contested(call, run, child, told, records, what))
@@ -242,9 +250,11 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
 def _seen_again(run: Run, seen: tuple[int, str], what: Start) -> Generator[Any, Any, Started]:
     """A start as a replay sees it: what was found there then is found again by the id."""
     key, id = seen
-    if what.options.id is None:
+    if what.options.id is None and what.options.dedup is None:
         return Started(key, id, True)
     found = yield Use(run.runtime.find, (id,))
+    if found is None and what.options.dedup is not None:
+        raise deduplicated(what)
     if found is None or found[0] == key:
         return Started(key, id, True)
     return attached(found, id, what)
@@ -274,7 +284,7 @@ def _end_of_child(run: Run, key: int, id: str) -> Generator[Any, Any, None]:
 def runs_here(runtime: Runtime, what: Start) -> WorkflowDefinition | None:
     """The definition, if the run is to run in this process at once."""
     options = what.options
-    if options.queue is not None or options.delay is not None or what.definition is None:
+    if options.queued or what.definition is None:
         return None
     return what.definition if runtime.can_run(what.definition, options.version) else None
 
@@ -297,9 +307,15 @@ def start_record(
 ) -> StartRecord:
     """The record of a start; a plain one, which is most of them, has no options."""
     extra = stored_options(runtime, what, here=here is not None, parent=parent)
+    if parent is None and runtime.is_sized(extra.get("queue")):
+        extra["sized"] = True
     text = msgspec.json.encode(extra).decode() if extra else None
     supersede = what.options.on_conflict == "restart_if_failed"
-    return StartRecord(key, id, what.workflow, what.input, text, parent, supersede)
+    record = StartRecord(key, id, what.workflow, what.input, text, parent, supersede)
+    sized = parent is None and runtime.is_sized(extra.get("queue"))
+    record.queue, record.dedup, record.sized = extra.get("queue"), what.options.dedup, sized
+    record.contested = what.options.id is not None or record.dedup is not None or sized
+    return record
 
 
 def stored_options(
@@ -318,6 +334,9 @@ def stored_options(
         "tags": dict(options.tags) if options.tags else None,
         "parent": parent and parent[0],
         "position": parent and parent[1],
+        "key": options.key,
+        "dedup": options.dedup,
+        "expires": options.expires,
         "close": "cancel" if parent and options.parent_close == "cancel" else None,
     }
     return {name: value for name, value in given.items() if value is not None}
@@ -328,11 +347,27 @@ def settled(record: StartRecord, what: Start) -> Started:
 
     Raises:
         WorkflowConflict: the id is taken, by another workflow or against `on_conflict`.
+        Deduplicated: another unfinished run of the queue has the same `dedup`.
+        QueueFull: as many runs as its size allows wait to begin.
     """
+    if record.outcome is Outcome.DUPLICATE:
+        raise deduplicated(what, record.found)
+    if record.outcome is Outcome.FULL:
+        raise QueueFull(
+            f"queue {what.options.queue or DEFAULT_QUEUE!r} has as many runs that wait to begin as its size allows: try again later"
+        )
     if record.outcome is Outcome.ATTACHED:
         assert record.found is not None
         return attached(record.found, record.id, what)
     return Started(record.run, record.id, True)
+
+
+def deduplicated(what: Start, found: tuple[int, str] | None = None) -> Deduplicated:
+    """The error of a start whose `dedup` another unfinished run of the queue has."""
+    by = f", {found[1]}" if found else ""
+    return Deduplicated(
+        f"an unfinished run of queue {what.options.queue or DEFAULT_QUEUE!r}{by} has dedup={what.options.dedup!r}"
+    )
 
 
 def attached(found: tuple[int, str], id: str, what: Start) -> Started:

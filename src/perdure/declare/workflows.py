@@ -41,7 +41,8 @@ from perdure.core.starting import Start
 from perdure.declare.calls import child_call, direct_call
 from perdure.declare.function import Decorated, unwrapped
 from perdure.errors import DefinitionError, PerdureError, WrongColour
-from perdure.models import Duration, OnConflict, ParentClose, StartOptions, seconds_of
+from perdure.models import Duration, ParentClose, seconds_of
+from perdure.options import Batch, Debounce, OnConflict, StartOptions
 from perdure.serial import Signature, check_size, check_text
 
 P = ParamSpec("P")
@@ -63,6 +64,11 @@ class Options(TypedDict, total=False):
     tags: Mapping[str, Any] | None
     send: tuple[Topic[Any] | str, Any] | None
     parent_close: ParentClose
+    key: str | None
+    dedup: str | None
+    expires: Duration | None
+    debounce: Debounce | None
+    batch: Batch | None
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | None
 
 
@@ -88,11 +94,16 @@ class Startable(Decorated[P, R]):
         """What a direct call starts, and waits for.
 
         Raises:
-            PerdureError: it is to be started on a connection, whose transaction would have to be committed in between.
+            PerdureError: it is to be started on a connection, whose transaction would have to be committed in between,
+                or merged with other starts.
         """
         if self.chosen.connection is not None:
             raise PerdureError(
                 f"connection= is for `.start(...)`: a call of {self.__qualname__} would wait for its own transaction"
+            )
+        if self.chosen.merge is not None:
+            raise PerdureError(
+                f"debounce= and batch= are for `.start(...)`: a call of {self.__qualname__} would be one of several"
             )
         return self.what(args, kwargs)
 
@@ -284,6 +295,11 @@ class AsyncWorkflow(AsyncStartable[P, R]):
                 already it is just sent.
             parent_close: of a child: what the end of the workflow that starts it means for it. "cancel" it, which is
                 the default, "abandon" it, so that it goes on, or "wait" for it: the parent ends after it.
+            key: whose run it is, such as a tenant: queues share their room fairly among keys, and can limit each.
+            dedup: unique among the unfinished runs of the queue: while one has it, a start raises `Deduplicated`.
+            expires: seconds or `timedelta` after which it fails with `WorkflowExpired` if it has not begun.
+            debounce: merge starts that come close to each other into one run, with the arguments of the last.
+            batch: gather the items of several starts for one run; its only argument is a list.
             connection: of psycopg, to the app's database: start it, queued, in the transaction that is open on it. It
                 is committed or rolled back with that; `.start` only, and its handle is used after the commit.
 

@@ -1,57 +1,110 @@
 -- What an owner reads: due work, histories, timers, ends.
 
--- name: claim_runs
--- One poll of a worker in one statement: wake what is due, claim what is queued and has code here, and
--- report cancels of our own runs. The claim is fenced. What this wakes is claimed by the next poll. A run
--- that has seen two workers die in a row is suspected to kill them, and is claimed alone.
-with fence as materialized (
-    select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
-woken as (
-    update {schema}.live set status = 2, ready = null
+-- name: look_for_work
+-- One look of a worker, in one statement: wake what is due, report cancels of our own runs, and find in which queues,
+-- priorities and keys there is work. From group to group it goes by the index (a loose scan), so what it costs depends
+-- on the groups it finds, not on their rows. It begins at the places given, of which a queue can have several, and
+-- follows each for so many groups. Where nothing may begin, because the queue is paused, only what has begun counts.
+with recursive woken as (
+    update {schema}.live set status = 2, ready = null, arrival = case when begun then arrival else nextval('{schema}.arrivals') end
     where key in (select key from {schema}.live
                   where status in (1, 4) and ready <= {schema}.clock()
                   order by ready limit %(wake_limit)s for update skip locked)
     returning 1),
-healthy as materialized (
-    select c.key, c.begun from fence, unnest(%(queues)s::text[]) as q (queue)
-    cross join lateral (
-        select l.key, l.begun from {schema}.live l
-        where l.status = 2 and l.queue = q.queue and l.workflow = any(%(workflows)s::text[])
-          and l.recoveries < 2
-          and (%(versions)s::text[] is null or l.version is null or l.version = any(%(versions)s::text[]))
-        order by l.priority, l.arrival limit %(claim_limit)s
-        for update skip locked) c
-    limit %(claim_limit)s),
-suspect as materialized (
-    select c.key, c.begun from fence, unnest(%(queues)s::text[]) as q (queue)
-    cross join lateral (
-        select l.key, l.begun from {schema}.live l
-        where %(suspects)s and not exists (select 1 from healthy)
-          and l.status = 2 and l.queue = q.queue and l.workflow = any(%(workflows)s::text[])
-          and l.recoveries >= 2
-          and (%(versions)s::text[] is null or l.version is null or l.version = any(%(versions)s::text[]))
-        order by l.priority, l.arrival limit 1
-        for update skip locked) c
-    limit 1),
-chosen as materialized (select key, begun from healthy union all select key, begun from suspect),
-claimed as (
-    update {schema}.live l
-    set status = 3, worker = %(worker)s::bigint, begun = true, ready = null, claims = l.claims + 1,
-        version = coalesce(l.version, %(version)s)
-    from chosen c
-    where l.key = c.key
-    returning l.key, c.begun, l.workflow, l.recoveries, l.cancel, l.claims,
-              l.deadline - {schema}.clock() as remaining)
+places as materialized (
+    select p.queue, p.priority, p.queue_key, coalesce(q.paused, false) as paused
+    from unnest(%(queue)s::text[], %(priority)s::integer[], %(queue_key)s::text[]) as p (queue, priority, queue_key)
+    left join {schema}.queues q on q.name = p.queue),
+groups (queue, paused, priority, queue_key, place) as (
+    select p.queue, p.paused, f.priority, f.queue_key, 1
+    from places p cross join lateral (
+        (select l.priority, l.queue_key from {schema}.live l
+         where l.status = 2 and l.queue = p.queue and not p.paused
+           and (l.priority, l.queue_key) >= (p.priority, p.queue_key collate "C")
+         order by l.priority, l.queue_key limit 1)
+        union all
+        (select l.priority, l.queue_key from {schema}.live l
+         where l.status = 2 and l.begun and l.queue = p.queue and p.paused
+           and (l.priority, l.queue_key) >= (p.priority, p.queue_key collate "C")
+         order by l.priority, l.queue_key limit 1)) f
+    union all
+    select g.queue, g.paused, f.priority, f.queue_key, g.place + 1
+    from groups g cross join lateral (
+        (select l.priority, l.queue_key from {schema}.live l
+         where l.status = 2 and l.queue = g.queue and not g.paused
+           and (l.priority, l.queue_key) > (g.priority, g.queue_key)
+         order by l.priority, l.queue_key limit 1)
+        union all
+        (select l.priority, l.queue_key from {schema}.live l
+         where l.status = 2 and l.begun and l.queue = g.queue and g.paused
+           and (l.priority, l.queue_key) > (g.priority, g.queue_key)
+         order by l.priority, l.queue_key limit 1)) f
+    where g.place < %(groups)s)
 select {schema}.clock() as now, (select count(*) from woken) as woken,
        (select extract(epoch from min(x.ready) - {schema}.clock())::double precision
         from {schema}.live x where x.status in (1, 4)) as next_due,
        (select array_agg(x.key || ':' || x.cancel) from {schema}.live x
         where x.worker = %(worker)s::bigint and x.cancel between 1 and 3) as cancels,
-       c.key, c.begun, c.workflow, c.recoveries, c.cancel, c.claims, r.id, r.input, r.context, r.seed,
-       extract(epoch from c.remaining)::double precision as remaining
-from (select 1) as always (one)
-left join claimed c on true
-left join {schema}.runs r on r.key = c.key
+       exists (select 1 from {schema}.live x
+               where x.status = 2 and x.recoveries >= 2 and x.queue = any(%(queue)s::text[])) as suspects,
+       (select jsonb_agg(q) from {schema}.queues q where q.name = any(%(queue)s::text[])) as queues,
+       (select jsonb_agg(distinct jsonb_build_array(g.queue, g.priority, g.queue_key)) from groups g) as groups
+
+-- name: claim_runs
+-- Claim from groups what they have, at most the quota of each, in the order of arrival. The claim is fenced. Of a
+-- paused queue, and where `mode` is 1, only what has begun before; where it is 2, only what has not. What arrived before
+-- `since` is not looked at (the caller took it a moment ago, and its dead rows are in the index still). A run that has
+-- seen two workers die in a row is suspected to kill them: those are claimed alone, by themselves. The update takes its
+-- keys from an array, so that it is planned for a few: a quota that is not known to the planner looks like a tenth of all.
+with fence as materialized (
+    select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
+groups as materialized (
+    select g.queue, g.priority, g.queue_key collate "C" as queue_key, g.quota, g.since, g.mode, q.paused is true as paused,
+           q.rate is not null or q.key_rate is not null as rated
+    from fence, unnest(%(queue)s::text[], %(priority)s::integer[], %(queue_key)s::text[], %(quota)s::integer[],
+                       %(since)s::bigint[], %(mode)s::smallint[])
+                as g (queue, priority, queue_key, quota, since, mode)
+    left join {schema}.queues q on q.name = g.queue),
+fresh as materialized (
+    select c.key, c.begun, g.rated from groups g cross join lateral (
+        select l.key, l.begun from {schema}.live l
+        where g.mode <> 1 and not g.paused
+          and l.status = 2 and l.queue = g.queue and l.priority = g.priority and l.queue_key = g.queue_key
+          and l.arrival >= g.since and l.workflow = any(%(workflows)s::text[])
+          and (g.mode = 0 or not l.begun)
+          and (l.recoveries >= 2) = %(suspects)s
+          and (%(versions)s::text[] is null or l.version is null or l.version = any(%(versions)s::text[]))
+          and (l.expires is null or l.begun or l.expires > {schema}.clock())
+        order by l.arrival limit g.quota
+        for update skip locked) c),
+onward as materialized (
+    select c.key, c.begun, g.rated from groups g cross join lateral (
+        select l.key, l.begun from {schema}.live l
+        where (g.mode = 1 or (g.paused and g.mode = 0))
+          and l.status = 2 and l.begun and l.queue = g.queue and l.priority = g.priority and l.queue_key = g.queue_key
+          and l.arrival >= g.since and l.workflow = any(%(workflows)s::text[])
+          and (l.recoveries >= 2) = %(suspects)s
+          and (%(versions)s::text[] is null or l.version is null or l.version = any(%(versions)s::text[]))
+        order by l.arrival limit g.quota
+        for update skip locked) c),
+chosen as materialized (select * from fresh union all select * from onward),
+claimed as (
+    update {schema}.live l
+    set status = 3, worker = %(worker)s::bigint, begun = true, ready = null, claims = l.claims + 1,
+        version = coalesce(l.version, %(version)s),
+        dedup = case when starts_with(l.dedup, '!') then null else l.dedup end
+    where l.key = any(array(select c.key from chosen c))
+    returning l.key, l.workflow, l.recoveries, l.cancel, l.claims, l.queue, l.priority, l.queue_key,
+              l.arrival, l.deadline - {schema}.clock() as remaining),
+noted as (
+    insert into {schema}.begun (queue, queue_key, at, runs)
+    select c.queue, c.queue_key, {schema}.clock(), count(*) from claimed c join chosen x using (key)
+    where x.rated and not x.begun
+    group by c.queue, c.queue_key)
+select c.key, x.begun, c.workflow, c.recoveries, c.cancel, c.claims, r.id, r.input, r.context, r.seed,
+       extract(epoch from c.remaining)::double precision as remaining, c.queue, c.priority, c.queue_key, c.arrival
+from claimed c join chosen x using (key) join {schema}.runs r on r.key = c.key
+order by c.arrival
 
 -- name: owned_runs
 -- What this worker owns, by the database: after a claim whose answer was lost.
@@ -131,7 +184,8 @@ select key from {schema}.live where parent = any(%(keys)s::bigint[]) and cancel 
 -- name: sweep
 -- What a crash between two transactions can have left: a run waiting for another that has ended, is parked or has
 -- set the event, a run whose parent's end is to end it; and what nobody announces: deadlines, and that the run that
--- another waits for was deleted. Bounded; the next sweep goes on.
+-- another waits for was deleted; runs that were to be given up if not begun by now; and when runs began, once no
+-- rate asks for it any more. Bounded; the next sweep goes on.
 with answered as (
     update {schema}.live set status = 2, ready = null
     where key in (select l.key from {schema}.waits w
@@ -153,6 +207,19 @@ unbegun as (
     returning key),
 expired as (
     insert into {schema}.ends (key, status, value) select key, 8, %(timeout)s::bytea from unbegun returning 1),
+stale as (
+    delete from {schema}.live
+    where key in (select key from {schema}.live
+                  where expires <= {schema}.clock() and not begun and status in (1, 2)
+                    and (deadline is null or deadline > {schema}.clock())
+                  limit 1000 for update skip locked)
+    returning key),
+given_up as (
+    insert into {schema}.ends (key, status, value) select key, 8, %(expired)s::bytea from stale returning 1),
+forgotten as (
+    delete from {schema}.begun b using {schema}.queues q
+    where q.name = b.queue
+      and b.at < {schema}.clock() - greatest(q.rate_per, q.key_rate_per, 1) * interval '1 second'),
 bereaved as (
     update {schema}.live set cancel = 1, status = case when status = 3 then 3 else 2 end, ready = null
     where key in (select l.key from {schema}.live l join {schema}.ends e on e.key = l.parent
@@ -166,6 +233,7 @@ late as (
                   limit 1000 for update skip locked)
     returning 1)
 select (select count(*) from answered) + (select count(*) from expired) + (select count(*) from late)
+       + (select count(*) from given_up)
        + (select count(*) from bereaved) as changed,
        exists (select 1 from {schema}.told where error is null and told < {schema}.clock() - %(left)s * interval '1 second'
                and type = any(%(types)s::text[])) as left_behind

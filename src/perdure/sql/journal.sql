@@ -54,35 +54,63 @@ update {schema}.runs r set superseded = true from failed where r.key = failed.ke
 -- name: start_runs
 -- Start runs: owned by this worker, or queued, or scheduled. A child is started only if the step that
 -- starts it is recorded by this same worker, in this transaction or an earlier try of it (the scalar
--- subquery cannot become a scan of the whole journal, as `exists` could).
+-- subquery cannot become a scan of the whole journal, as `exists` could). Of those with one `dedup` the first is
+-- started, and that only if no unfinished run of the queue has it; of those on a queue with a size as many as it has room.
 with t as materialized (
     select t.key, t.id, t.workflow, t.input, t.options::jsonb as o
     from unnest(%(key)s::bigint[], %(id)s::text[], %(workflow)s::text[], %(input)s::bytea[], %(options)s::text[])
          as t (key, id, workflow, input, options)),
+barred as materialized (
+    select t.key from (
+        select t.key, t.o ->> 'queue' as queue, t.o ->> 'dedup' as dedup, t.o -> 'sized' as sized,
+               row_number() over (partition by t.o ->> 'queue', t.o ->> 'dedup' order by t.key) as nth,
+               row_number() over (partition by t.o ->> 'queue', t.o -> 'sized' order by t.key) as place
+        from t where t.o ?| '{dedup,sized}') t
+    where t.dedup is not null and (t.nth > 1 or exists (select 1 from {schema}.live d
+                                                         where d.queue = t.queue and d.dedup = t.dedup))
+       or t.sized is not null and t.place > (
+           select q.size - (select count(*) from (select 1 from {schema}.live l
+                                                  where l.queue = q.name and l.status in (1, 2) and not l.begun
+                                                  limit q.size) x)
+           from {schema}.queues q where q.name = t.queue and q.size is not null)),
 born as (
-    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, context, worker)
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, queue_key, version, tags, context, worker)
     select t.key, t.id, t.workflow, t.input, (t.o ->> 'parent')::bigint, t.o ->> 'position',
-           coalesce(t.o ->> 'queue', t.o ->> 'home'),
+           coalesce(t.o ->> 'queue', t.o ->> 'home'), t.o ->> 'key',
            t.o ->> 'version', t.o -> 'tags', t.o -> 'context', %(worker)s::bigint
     from t
-    where t.o is null or t.o ->> 'parent' is null
+    where t.key not in (select key from barred)
+      and (t.o is null or t.o ->> 'parent' is null
        or (select s.worker from {schema}.steps s
-           where s.run = (t.o ->> 'parent')::bigint and s.position = t.o ->> 'position' limit 1) = %(worker)s::bigint
+           where s.run = (t.o ->> 'parent')::bigint and s.position = t.o ->> 'position' limit 1) = %(worker)s::bigint)
     on conflict do nothing
     returning key)
-insert into {schema}.live (key, workflow, status, worker, queue, priority, arrival, ready, deadline, begun, version, parent)
+insert into {schema}.live (key, workflow, status, worker, queue, queue_key, dedup, priority, arrival, ready, deadline, expires,
+                           begun, version, parent)
 select t.key, t.workflow,
        case when t.o ->> 'queue' is null then 3 when t.o ->> 'delay' is null then 2 else 1 end,
        case when t.o ->> 'queue' is null then %(worker)s::bigint end,
-       coalesce(t.o ->> 'queue', t.o ->> 'home', 'default'),
+       coalesce(t.o ->> 'queue', t.o ->> 'home', 'default'), coalesce(t.o ->> 'key', ''), t.o ->> 'dedup',
        coalesce((t.o ->> 'priority')::integer, 0),
        case when t.o ->> 'queue' is null then 0 else nextval('{schema}.arrivals') end,
        {schema}.clock() + (t.o ->> 'delay')::double precision * interval '1 second',
        {schema}.clock() + (t.o ->> 'timeout')::double precision * interval '1 second',
+       {schema}.clock() + (t.o ->> 'expires')::double precision * interval '1 second',
        t.o ->> 'queue' is null,
        t.o ->> 'version',
        case when t.o ->> 'close' = 'cancel' then (t.o ->> 'parent')::bigint end
 from t join born using (key)
+
+-- name: lock_dedups
+-- Of those who start runs with the same `dedup` at a time one looks after the other, so that the second sees the first.
+select pg_advisory_xact_lock(hashtextextended({schema_literal} || ' ' || t.queue || ' ' || t.dedup, 0))
+from (select distinct queue, dedup from unnest(%(queue)s::text[], %(dedup)s::text[]) as t (queue, dedup)
+      order by queue, dedup) t
+
+-- name: find_dedups
+-- Which unfinished runs have these.
+select l.queue, l.dedup, l.key, r.id from unnest(%(queue)s::text[], %(dedup)s::text[]) as t (queue, dedup)
+join {schema}.live l on l.queue = t.queue and l.dedup = t.dedup join {schema}.runs r on r.key = l.key
 
 -- name: start_run
 -- A batch of one plain start, owned by this worker: one statement with the fence inside.
@@ -158,19 +186,19 @@ with t as materialized (
 gone as (
     delete from {schema}.live l
     where l.key = any(%(keys)s::bigint[]) and l.worker = %(worker)s::bigint and l.cancel = 0
-    returning l.key, l.workflow, l.queue, l.priority, l.deadline, l.version, l.parent),
+    returning l.key, l.workflow, l.queue, l.queue_key, l.dedup, l.priority, l.deadline, l.version, l.parent),
 past as (
     update {schema}.runs r set superseded = true from gone where r.key = gone.key
-    returning r.key, r.id, r.workflow, r.parent, r.position, r.queue, r.tags, r.context),
+    returning r.key, r.id, r.workflow, r.parent, r.position, r.queue, r.queue_key, r.tags, r.context),
 born as (
-    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, context, worker)
-    select t.next, p.id, p.workflow, t.input, p.parent, p.position, p.queue, gone.version, p.tags, p.context,
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, queue_key, version, tags, context, worker)
+    select t.next, p.id, p.workflow, t.input, p.parent, p.position, p.queue, p.queue_key, gone.version, p.tags, p.context,
            %(worker)s::bigint
     from t join past p on p.key = t.key join gone on gone.key = t.key
     returning key),
 living as (
-    insert into {schema}.live (key, workflow, status, queue, priority, arrival, deadline, version, parent)
-    select t.next, gone.workflow, 2, gone.queue, gone.priority, nextval('{schema}.arrivals'), gone.deadline, gone.version,
+    insert into {schema}.live (key, workflow, status, queue, queue_key, priority, arrival, deadline, version, parent)
+    select t.next, gone.workflow, 2, gone.queue, gone.queue_key, gone.priority, nextval('{schema}.arrivals'), gone.deadline, gone.version,
            gone.parent
     from t join born on born.key = t.next join gone on gone.key = t.key)
 insert into {schema}.ends (key, status, value, worker)

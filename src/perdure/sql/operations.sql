@@ -44,18 +44,19 @@ past as (
     update {schema}.runs r set superseded = true from t
     where r.key = t.key and not r.superseded
       and (exists (select 1 from {schema}.ends e where e.key = r.key) or r.key in (select key from gone))
-    returning r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.version, r.tags, r.context, r.created),
+    returning r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.queue_key, r.version, r.tags, r.context,
+              r.created),
 archived as (
     insert into {schema}.ends (key, status, value)
     select gone.key, 10, convert_to(t.next::text, 'UTF8') from gone join t using (key)),
 born as (
-    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, context)
-    select t.next, p.id, p.workflow, p.input, p.parent, p.position, p.queue, coalesce(%(version)s, p.version), p.tags,
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, queue_key, version, tags, context)
+    select t.next, p.id, p.workflow, p.input, p.parent, p.position, p.queue, p.queue_key, coalesce(%(version)s, p.version), p.tags,
            p.context
     from past p join t using (key)
     returning key)
-insert into {schema}.live (key, workflow, status, queue, priority, arrival, deadline, version, parent)
-select t.next, p.workflow, 2, coalesce(gone.queue, p.queue, 'default'), coalesce(gone.priority, 0),
+insert into {schema}.live (key, workflow, status, queue, queue_key, priority, arrival, deadline, version, parent)
+select t.next, p.workflow, 2, coalesce(gone.queue, p.queue, 'default'), coalesce(p.queue_key, ''), coalesce(gone.priority, 0),
        nextval('{schema}.arrivals'),
        {schema}.clock() + coalesce(gone.deadline - p.created, t.timeout * interval '1 second'),
        coalesce(%(version)s, p.version), gone.parent
@@ -93,15 +94,15 @@ order by grp desc nulls last limit 1
 -- name: fork_run
 -- A new run with the input, tags and context of another, queued.
 with born as (
-    insert into {schema}.runs (key, id, workflow, input, queue, version, tags, context, forked, seed)
-    select %(next)s::bigint, %(id)s, r.workflow, coalesce(%(input)s::bytea, r.input), coalesce(%(queue)s, r.queue),
+    insert into {schema}.runs (key, id, workflow, input, queue, queue_key, version, tags, context, forked, seed)
+    select %(next)s::bigint, %(id)s, r.workflow, coalesce(%(input)s::bytea, r.input), coalesce(%(queue)s, r.queue), r.queue_key,
            coalesce(%(version)s, r.version), r.tags, r.context, r.key,
            case when %(kept)s then coalesce(r.seed, (select right(i.id::text, 12) from {schema}.identity i) || '/' || r.key) end
     from {schema}.runs r where r.key = %(key)s
     on conflict do nothing
-    returning key, workflow, queue, version)
-insert into {schema}.live (key, workflow, status, queue, arrival, begun, deadline, version)
-select key, workflow, 2, coalesce(queue, 'default'), nextval('{schema}.arrivals'), true,
+    returning key, workflow, queue, queue_key, version)
+insert into {schema}.live (key, workflow, status, queue, queue_key, arrival, begun, deadline, version)
+select key, workflow, 2, coalesce(queue, 'default'), coalesce(queue_key, ''), nextval('{schema}.arrivals'), true,
        {schema}.clock() + %(timeout)s::double precision * interval '1 second', version
 from born
 returning key

@@ -18,6 +18,7 @@ import psycopg
 from perdure.sql import Statements
 from perdure.store.arrays import Bigints, Blobs, Texts
 from perdure.store.columns import (
+    dedup_columns,
     end_columns,
     end_parameters,
     lives,
@@ -251,6 +252,10 @@ class BatchWriter:
                 "supersede_failed",
                 {"id": Texts([start.id for start in freed]), "key": Bigints([start.run for start in freed])},
             )
+        if unique := [start for start in starts if start.dedup is not None]:
+            yield "lock_dedups", dedup_columns(unique)
+        if sized := sorted({str(start.queue) for start in starts if start.sized}):
+            yield "lock_sized_queues", {"names": Texts(sized)}
         yield (
             "start_runs",
             {
@@ -304,15 +309,37 @@ class BatchWriter:
         }
         missing = [start for start in starts if start.id not in found]
         orphans = self._lost_children(connection, [start for start in missing if start.parent])
+        barred = self._barred(connection, [start for start in missing if start.run not in orphans])
         for start in starts:
             if start.run in orphans:
                 start.outcome = Outcome.LOST
+            elif start.run in barred:
+                start.outcome, start.found = barred[start.run]
             elif start.id not in found:
                 raise Vanished(start.id)
             elif found[start.id][0] == start.run:
                 start.outcome = Outcome.WON
             else:
                 start.outcome, start.found = Outcome.ATTACHED, found[start.id]
+
+    def _barred(
+        self, connection: Connection, starts: Sequence[StartRecord]
+    ) -> dict[int, tuple[Outcome, tuple[int, str] | None]]:
+        """Starts that another run with their `dedup`, or their queue's size, stands in the way of."""
+        barred: dict[int, tuple[Outcome, tuple[int, str] | None]] = {}
+        if sized := {str(start.queue) for start in starts if start.sized}:
+            rows = connection.execute(self._sql["full_queues"], {"names": Texts(sorted(sized))}).fetchall()
+            full = {name for (name,) in rows}
+            barred |= {
+                start.run: (Outcome.FULL, None) for start in starts if start.sized and start.queue in full
+            }
+        if unique := [start for start in starts if start.dedup is not None]:
+            rows = connection.execute(self._sql["find_dedups"], dedup_columns(unique)).fetchall()
+            holders = {(queue, dedup): (key, id) for queue, dedup, key, id in rows}
+            for start in unique:
+                if holder := holders.get((start.queue, start.dedup)):
+                    barred[start.run] = Outcome.DUPLICATE, holder
+        return barred
 
     def _lost_children(self, connection: Connection, starts: Sequence[StartRecord]) -> set[int]:
         """Children that were not born because somebody else recorded the step that starts them."""

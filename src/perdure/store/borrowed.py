@@ -13,12 +13,14 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from perdure.errors import PerdureError
+from perdure.errors import Deduplicated, PerdureError, QueueFull
 from perdure.sql import Statements
 from perdure.store.database import Database
 from perdure.store.session import Use
 
 ENDED_STATE: Final = "PD004"
+DUPLICATE_STATE: Final = "PD007"
+FULL_STATE: Final = "PD008"
 
 
 class TargetEnded(Exception):
@@ -66,6 +68,8 @@ def start(
     Raises:
         PerdureError: there is no schema of perdure's, or an older one.
         TargetEnded: the message that goes with it found a run that has ended.
+        Deduplicated: an unfinished run of the queue has its `dedup`.
+        QueueFull: the queue has no room.
     """
     waits = is_async(connection)
     made: type[Any] = psycopg.AsyncCursor if waits else psycopg.Cursor
@@ -80,6 +84,10 @@ def start(
     except psycopg.Error as error:
         if error.sqlstate == ENDED_STATE:
             raise TargetEnded from error
+        if error.sqlstate == DUPLICATE_STATE:
+            raise Deduplicated(error.diag.message_primary) from error
+        if error.sqlstate == FULL_STATE:
+            raise QueueFull(error.diag.message_primary) from error
         raise
     finally:
         yield Use(cursor.close, is_async=waits)

@@ -11,11 +11,9 @@ from perdure.models import CancelReason, Status
 from perdure.store.arrays import Bigints, Integers, Texts
 from perdure.store.connection import Connection
 from perdure.store.database import Database
-from perdure.store.workers import CLAIM_SLOT
 
 PAGE_ROWS: Final = 5000
 """Rows of history in one answer; the next page is another statement."""
-WAKE_LIMIT: Final = 1000
 FIRST_KEY: Final = -(2**63)
 """No run's key is smaller: those of runs that were started from SQL are negative."""
 
@@ -41,68 +39,11 @@ class ClaimedRun:
     intents: dict[str, bytes | None] = field(default_factory=dict)
     streams: dict[str, int] = field(default_factory=dict)
     """The next place of each of its streams."""
+    group: tuple[str, int, str] = ("", 0, "")
+    """Queue, priority and key in which it was claimed."""
+    arrival: int = 0
     written: dict[str, dict[str, int]] = field(default_factory=dict)
     """From which place on the body at a position wrote on which stream."""
-
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """What one poll found."""
-
-    now: datetime
-    runs: tuple[ClaimedRun, ...]
-    woken: int
-    next_due: float | None
-    cancels: dict[int, CancelReason]
-
-
-def poll(
-    connection: Connection,
-    database: Database,
-    *,
-    worker: int,
-    queues: Sequence[str],
-    workflows: Sequence[str],
-    versions: Sequence[str] | None,
-    suspects: bool,
-    limit: int,
-) -> Poll:
-    """Wake what is due, claim up to `limit` runs with their histories, and look for cancels of our runs."""
-    parameters = {
-        "worker": worker,
-        "slot": CLAIM_SLOT,
-        "queues": list(queues),
-        "workflows": list(workflows),
-        "versions": None if versions is None else list(versions),
-        "version": versions[0] if versions else None,
-        "suspects": suspects,
-        "claim_limit": limit,
-        "wake_limit": WAKE_LIMIT,
-    }
-    rows = connection.execute(database.statements["claim_runs"], parameters, binary=True).fetchall()
-    runs = [
-        ClaimedRun(
-            key,
-            id,
-            workflow,
-            bytes(input),
-            begun,
-            recoveries,
-            CancelReason(cancel),
-            claim,
-            remaining,
-            context or {},
-            seed,
-        )
-        for _, _, _, _, key, begun, workflow, recoveries, cancel, claim, id, input, context, seed, remaining in rows
-        if key is not None
-    ]
-    load_histories(connection, database, [run for run in runs if run.begun])
-    now, woken, next_due, cancels = rows[0][:4]
-    pairs = (pair.split(":") for pair in cancels or ())
-    return Poll(
-        now, tuple(runs), woken, next_due, {int(key): CancelReason(int(reason)) for key, reason in pairs}
-    )
 
 
 def load_histories(connection: Connection, database: Database, runs: Sequence[ClaimedRun]) -> None:

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from perdure.store.arrays import Bigints, Blobs, Booleans, Doubles, Integers, Reals, Smallints, Texts
-from perdure.store.records import EndRecord, ProgressRecord, PutAway, StepRecord, StreamRecord, WaitRecord
+from perdure.store.records import (
+    EndRecord,
+    ProgressRecord,
+    PutAway,
+    StartRecord,
+    StepRecord,
+    StreamRecord,
+    WaitRecord,
+)
 
 
 def lives(records: Sequence[Any]) -> dict[str, Any]:
@@ -105,3 +113,11 @@ def progress_columns(notes: Sequence[ProgressRecord]) -> dict[str, Any]:
     """What bodies said of their progress."""
     names = {"name": Texts([note.name for note in notes])}
     return places(notes) | names | {"detail": Blobs([note.detail for note in notes])}
+
+
+def dedup_columns(starts: Sequence[StartRecord]) -> dict[str, Any]:
+    """In which queue each of these starts is to be the only one, and of what."""
+    return {
+        "queue": Texts([start.queue for start in starts]),
+        "dedup": Texts([start.dedup for start in starts]),
+    }

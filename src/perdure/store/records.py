@@ -24,6 +24,10 @@ class Outcome(Enum):
     """Somebody else's record stands in its place."""
     ATTACHED = auto()
     """A start: the id belongs to another run already (`StartRecord.found`)."""
+    DUPLICATE = auto()
+    """A start: an unfinished run of the queue has its `dedup` (`StartRecord.found`)."""
+    FULL = auto()
+    """A start: the queue has no room."""
     CANCELLED = auto()
     """An end: a cancel was asked for before (`EndRecord.cancel`)."""
     STAY = auto()
@@ -89,7 +93,19 @@ class StepRecord(Record):
 class StartRecord(Record):
     """A run to be born; `options` is JSON text as `start_runs` reads it, None for a plain start here."""
 
-    __slots__ = ("found", "id", "input", "options", "parent", "supersede", "workflow")
+    __slots__ = (
+        "contested",
+        "dedup",
+        "found",
+        "id",
+        "input",
+        "options",
+        "parent",
+        "queue",
+        "sized",
+        "supersede",
+        "workflow",
+    )
 
     @property
     def outside(self) -> bool:
@@ -110,7 +126,12 @@ class StartRecord(Record):
         self.id, self.workflow, self.input, self.options = id, workflow, input, options
         self.parent, self.supersede = parent, supersede
         self.found: tuple[int, str] | None = None
-        """Key and workflow of the run that has the id, where that is another."""
+        """Key and workflow of the run that has the id, or key and id of the one that has `dedup`, if that is another."""
+        self.queue: str | None = None
+        self.dedup: str | None = None
+        self.contested = self.sized = False
+        """Whether a stranger can hold what it needs, which keeps it out of the first lane; and whether its queue may be
+        full."""
 
 
 class EndRecord(Record):

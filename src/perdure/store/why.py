@@ -48,7 +48,40 @@ def why(database: Database, run: RunInfo) -> str | None:
         return _owned(run, workers)
     if run.status is Status.WAITING:
         return waiting(waits_of(database, run.key))
-    return _queued(run, [worker for worker in workers if worker.lives])
+    limits = database.run("why_queue", {"key": run.key})
+    return (_limited(run, *limits[0]) if limits else None) or _queued(
+        run, [worker for worker in workers if worker.lives]
+    )
+
+
+def _limited(
+    run: RunInfo,
+    paused: bool,
+    concurrency: int | None,
+    running: int,
+    key: str,
+    key_concurrency: int | None,
+    key_running: int,
+    rate: int | None,
+    per: float | None,
+    begun: int,
+    key_rate: int | None,
+    key_per: float | None,
+    key_begun: int,
+) -> str | None:
+    """Which limit of its queue holds a run back, if one does."""
+    of = f"of queue {run.queue!r}"
+    if paused:
+        return f"waits for queue {run.queue!r} to be resumed: it is paused"
+    if concurrency is not None and running >= concurrency:
+        return f"waits for a slot {of}: {running} of {concurrency} are taken"
+    if key_concurrency is not None and key_running >= key_concurrency:
+        return f"waits for a slot {of} for key {key!r}: {key_running} of {key_concurrency} are taken"
+    if rate is not None and begun >= rate:
+        return f"waits for the rate {of}: {begun} runs began in the last {per:g} s, which is what it allows"
+    if key_rate is not None and key_begun >= key_rate:
+        return f"waits for the rate {of} for key {key!r}: {key_begun} runs began in the last {key_per:g} s"
+    return None
 
 
 def waits_of(database: Database, key: int) -> list[Wait]:

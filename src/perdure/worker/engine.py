@@ -18,10 +18,11 @@ import psycopg
 from perdure.core.middleware import Middleware
 from perdure.core.pool import Threads
 from perdure.errors import DatabaseUnavailable, WorkflowCancelled
-from perdure.models import CancelReason
+from perdure.models import DEFAULT_QUEUE, CancelReason
 from perdure.policy import backoff
+from perdure.queues import Queue
 from perdure.serial import encode_failure
-from perdure.store import operations, workers
+from perdure.store import operations, queues, workers
 from perdure.store.batch import Batch
 from perdure.store.database import Database
 from perdure.store.pools import Pools
@@ -35,6 +36,7 @@ from perdure.worker.mail import Mail
 from perdure.worker.producer import Producer
 from perdure.worker.reaper import Reaper
 from perdure.worker.service import Service
+from perdure.worker.sizes import Sizes
 from perdure.worker.timers import Timers
 from perdure.worker.watcher import Watcher, app_closed
 
@@ -53,7 +55,8 @@ class Settings:
         worker: whether it runs anything.
         version: of the code; None takes any run.
         accepts: further versions of which it takes runs.
-        listen: queues that it serves; None serves `default`.
+        declared: queues with limits, as code declares them.
+        listen: queues that it serves; None serves `default` and those declared.
         concurrency: runs in memory at a time.
         threads: threads for blocking code that work at a time.
         lease: seconds after which a silent worker is declared dead.
@@ -68,6 +71,7 @@ class Settings:
     worker: bool = True
     version: str | None = None
     accepts: tuple[str, ...] = ()
+    declared: tuple[Queue, ...] = ()
     listen: tuple[str, ...] | None = None
     concurrency: int = 1000
     threads: int = 40
@@ -77,6 +81,11 @@ class Settings:
     middleware: tuple[Middleware, ...] = ()
     instances: Mapping[str, object] = field(default_factory=dict)
     configure: Callable[[Any], None] | None = None
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Names of the queues that it serves."""
+        return self.listen or tuple(dict.fromkeys([DEFAULT_QUEUE, *(queue.name for queue in self.declared)]))
 
     @property
     def versions(self) -> list[str] | None:
@@ -99,6 +108,7 @@ class Engine:
         self.watcher = Watcher(self)
         self.mail = Mail(self)
         self.hints = Hints(self)
+        self.sizes = Sizes(database, self.hints.wake)
         self.producer = Producer(self)
         self._listener = Listener(database, self.heard)
         self._heartbeat = Heartbeat(database, lambda: self.incarnation, settings.lease)
@@ -119,6 +129,8 @@ class Engine:
         if loop is not None:
             self.loops.use(*loop)
         self.executor.use_context(context)
+        queues.declare(self.database, self.settings.declared)
+        self.sizes.read()
         self.incarnation = self._new_life()
         for service in self._services():
             service.start()
@@ -194,10 +206,9 @@ class Engine:
         number, now, realm = workers.next_incarnation(self.database, self.settings.lease)
         incarnation = Incarnation(self, number, now, realm, owns=self.settings.worker)
         if self.settings.worker:
-            queues = self.settings.listen or ("default",)
             slots = workers.FIRST_TRANSACTION_SLOT + workers.SESSIONS
             registration = workers.Registration(
-                self.settings.name, self.settings.version, queues, self.settings.lease, slots
+                self.settings.name, self.settings.version, self.settings.queues, self.settings.lease, slots
             )
             workers.register(self.database, number, registration)
         incarnation.start()
@@ -229,7 +240,9 @@ class Engine:
 
     def told(self, kinds: Iterable[str]) -> None:
         """There may be something to do, of these kinds."""
-        if WORK in kinds or CANCEL in kinds:
+        if CANCEL in kinds:
+            self.producer.look_again()
+        elif WORK in kinds:
             self.producer.wake()
         if ENDED in kinds:
             self.watcher.wake()

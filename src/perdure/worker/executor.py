@@ -99,6 +99,7 @@ class Executor:
         run.context, run.seed = claimed.context, claimed.seed
         run.streams, run.written = claimed.streams, claimed.written
         run.cancel_told = False
+        run.queue = claimed.group[0]
         if told and run.cancel_reason is CancelReason.NONE:
             run.cancel_reason = CancelReason.ASKED
         if claimed.recoveries >= SUSPECT_AFTER:
@@ -146,6 +147,8 @@ class Executor:
             self._engine.watcher.parked(run.key, run.parked_reason)
         elif self._engine.watcher.watches(run.key):
             self._engine.watcher.wake()  # it goes on elsewhere, or waits
+        if run.queue is not None and self._engine.producer.claimer.limited(run.queue):
+            self._engine.hints.work()  # a slot is free, for any worker
         self._engine.producer.freed()
 
     def cancel(self, key: int, reason: CancelReason) -> None:

@@ -91,6 +91,7 @@ class Hints(Service):
 
     def tick(self) -> float | None:
         """Send what has gathered."""
+        self._engine.sizes.read_if_asked()
         early = self._sent_at + GATHER_SECONDS - time.monotonic()
         if early > 0:
             self._stopping.wait(early)  # the first goes at once; those that follow it gather

@@ -57,7 +57,7 @@ class Incarnation:
         self.exceptions = engine.settings.exceptions
         self.instances, self.middleware = engine.settings.instances, engine.settings.middleware
         self.version = engine.settings.version
-        listen = engine.settings.listen or (DEFAULT_QUEUE,)
+        listen = engine.settings.queues
         self.home_queue = DEFAULT_QUEUE if DEFAULT_QUEUE in listen else listen[0]
         self._engine = engine
         self._keys = itertools.count(number << 32)
@@ -144,6 +144,10 @@ class Incarnation:
     def submit(self, ticket: Ticket, *, contested: bool = False) -> None:
         """Queue a ticket in the first lane, or in the second."""
         (self.contested if contested else self.core).submit([ticket])
+
+    def is_sized(self, queue: str | None) -> bool:
+        """Whether a queue may refuse runs, being full."""
+        return queue is not None and self._engine.sizes.has(queue)
 
     def submit_many(self, tickets: list[Ticket]) -> None:
         """Queue tickets in the first lane."""

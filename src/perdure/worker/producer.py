@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from perdure.core.ending import end_unrun, park
 from perdure.core.registry import workflows
 from perdure.core.run import Run
-from perdure.models import DEFAULT_QUEUE, CancelReason
+from perdure.models import CancelReason
 from perdure.policy import given_up
 from perdure.store import claims
-from perdure.store.claims import ClaimedRun, Poll
+from perdure.store.claiming import Claimant, Look
+from perdure.store.claims import ClaimedRun
 from perdure.store.connection import Connection
+from perdure.worker.claimer import Claimer
 from perdure.worker.service import Service
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ logger = logging.getLogger("perdure.producer")
 POLL_SECONDS: Final = 1.0
 SOONEST: Final = 0.02
 CLAIM_AT_ONCE: Final = 100
+LOOK_SECONDS: Final = 0.5
+"""How long a look will do while claims find all that there is room for."""
 SUSPECTS_PATIENCE: Final = 30
 """Polls for which a worker that is never idle leaves runs alone that are suspected to kill their workers."""
 
@@ -40,6 +46,9 @@ class Producer(Service):
         self._doubtful = False
         self._busy_polls = 0
         self._full = self._threadless = False
+        self.claimer = Claimer(engine.database)
+        self._found: Look | None = None
+        self._look_at = 0.0
 
     def freed(self) -> None:
         """A run has left memory: there may be room again."""
@@ -63,21 +72,46 @@ class Producer(Service):
         names, room = self._fitting(room)
         limit = 0 if engine.executor.alone else max(0, room)
         self._busy_polls = self._busy_polls + 1 if engine.executor.count else 0
-        suspects = limit > 0 and (not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0)
-        # Until all of them have begun: whatever fails here, the claim may be committed, and what is ours by the
-        # database has to be in memory or to be given back.
-        self._doubtful = True
-        found = self._poll(incarnation, names, suspects=suspects, limit=limit)
+        suspects = not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0
+        found, fresh = self._look(incarnation)
+        runs: Sequence[ClaimedRun] = ()
+        if limit and found.groups:
+            who = Claimant(incarnation.worker, names, engine.settings.versions)
+            # Until all of them have begun: whatever fails here, the claim may be committed, and what is ours by the
+            # database has to be in memory or to be given back.
+            self._doubtful = True
+            runs = self.claimer.claim(self._connected(), who, found, limit)
+            if not runs and suspects and found.suspects:
+                runs = self.claimer.claim(self._connected(), who, found, 1, suspects=True)
+            for claimed in runs:
+                self._begin(incarnation, claimed)
+            self._doubtful = False
+        if len(runs) == limit:
+            self._found = found if limit else None
+            return 0.0 if runs else self._pause(found)
+        return 0.0 if fresh and found.woken else self._pause(found)
+
+    def look_again(self) -> None:
+        """There is something that only a look finds, such as a cancel."""
+        self._look_at = 0.0
+        self.wake()
+
+    def _look(self, incarnation: Incarnation) -> tuple[Look, bool]:
+        """Look for work; or, where the last claim had all that there was room for, what was found a moment ago will do."""
+        found, self._found = self._found, None
+        if found is not None and time.monotonic() < self._look_at:
+            return found, False
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        found = self.claimer.look(self._connected(), incarnation.worker, self._engine.settings.queues)
         incarnation.saw(found.now)
-        for claimed in found.runs:
-            self._begin(incarnation, claimed)
-        self._doubtful = False
         for key, reason in found.cancels.items():
-            engine.executor.cancel(key, reason)
-        if found.woken or (found.runs and len(found.runs) == limit):
-            return 0.0
-        # Whoever wakes next is not to wait for the poll after.
-        return None if found.next_due is None else min(POLL_SECONDS, max(SOONEST, found.next_due))
+            self._engine.executor.cancel(key, reason)
+        return found, True
+
+    def _pause(self, found: Look) -> float | None:
+        """Seconds until the next look: whoever wakes next is not to wait for the poll after."""
+        soonest = [due for due in (found.next_due, self.claimer.again) if due is not None]
+        return min(POLL_SECONDS, max(SOONEST, *soonest)) if soonest else None
 
     def lost(self) -> None:
         """Drop the connection."""
@@ -86,19 +120,6 @@ class Producer(Service):
             self._connection = None
 
     close = lost
-
-    def _poll(self, incarnation: Incarnation, names: list[str], *, suspects: bool, limit: int) -> Poll:
-        settings = self._engine.settings
-        return claims.poll(
-            self._connected(),
-            self._engine.database,
-            worker=incarnation.worker,
-            queues=settings.listen or (DEFAULT_QUEUE,),
-            workflows=names,
-            versions=settings.versions,
-            suspects=suspects,
-            limit=limit,
-        )
 
     def _fitting(self, room: int) -> tuple[list[str], int]:
         """The workflows that there is room for, and how much: blocking ones need a thread that is free."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.core.entities import order_of
 from perdure.core.registry import entities as known_entities
-from perdure.errors import WorkflowTimeout
+from perdure.errors import WorkflowExpired, WorkflowTimeout
 from perdure.serial import encode_failure
 from perdure.store import entities, workers
 from perdure.store.connection import Connection
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.reaper")
 
 MISSED_DEADLINE = encode_failure(WorkflowTimeout("the run did not begin within its timeout"))
+EXPIRED = encode_failure(WorkflowExpired("the run did not begin before it expired"))
 
 
 TOLD_SECONDS: Final = 5.0
@@ -59,7 +60,7 @@ class Reaper(Service):
             logger.warning("%d runs of dead workers go on elsewhere", len(requeued))
             self._engine.hints.work()
         types = list(known_entities)
-        given = {"timeout": MISSED_DEADLINE, "left": TOLD_SECONDS, "types": types}
+        given = {"timeout": MISSED_DEADLINE, "expired": EXPIRED, "left": TOLD_SECONDS, "types": types}
         row = connection.execute(database.statements["sweep"], given, binary=True).fetchone()
         if row and row[0]:
             self._engine.hints.work()
