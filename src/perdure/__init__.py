@@ -102,6 +102,7 @@ from perdure.models import (
 from perdure.options import Batch, Debounce
 from perdure.policy import Retry
 from perdure.queues import Queue, QueueInfo, Rate
+from perdure.retention import Pruned, Retention
 
 __all__ = [
     "AsyncConnection",
@@ -136,12 +137,14 @@ __all__ = [
     "PayloadTooLarge",
     "Perdure",
     "PerdureError",
+    "Pruned",
     "Queue",
     "QueueFull",
     "QueueInfo",
     "Rate",
     "ReplayInfo",
     "Request",
+    "Retention",
     "Retry",
     "RetryAfter",
     "RunDetail",

@@ -20,6 +20,7 @@ from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Duration, RunFilter, seconds_of
 from perdure.queues import Queue
+from perdure.retention import Retention, checked_retention
 from perdure.serial import Payload, check_text
 from perdure.sql import quote_identifier
 from perdure.store import queues as stored_queues
@@ -53,9 +54,11 @@ class BaseApp:
         instances: objects whose methods are workflows, by names: a run stores the name, and any worker finds its own
             object by it.
         middleware: what is to be around every start, run and step, outermost first; see `perdure.Middleware`.
+        retention: how long runs that have ended are kept; for ever by default. See `perdure.Retention`.
 
     Raises:
         ValueError: a setting has a value that it cannot have.
+        TypeError: `retention` is no `Retention`.
     """
 
     blocking: bool
@@ -81,6 +84,7 @@ class BaseApp:
         exceptions: Sequence[type[BaseException]] = (),
         instances: Mapping[str, object] | None = None,
         middleware: Sequence[Middleware] = (),
+        retention: Retention | None = None,
     ) -> None:
         check_url(database or os.environ.get("PERDURE_DATABASE_URL"))
         self._url = database
@@ -104,6 +108,7 @@ class BaseApp:
             instances=dict(instances or {}),
             middleware=tuple(middleware),
             configure=configure,
+            retention=checked_retention(retention),
         )
         if self._settings.lease < 0.5:
             raise ValueError("lease= must be at least half a second: workers renew it three times in between")
@@ -142,6 +147,11 @@ class BaseApp:
     def url(self) -> str | None:
         """URL of its database: the one given, else `PERDURE_DATABASE_URL`; None means the embedded server."""
         return self._url or os.environ.get("PERDURE_DATABASE_URL")
+
+    @property
+    def retention(self) -> Retention | None:
+        """How long runs that have ended are kept; None for ever."""
+        return self._settings.retention
 
     @property
     def schema(self) -> str:

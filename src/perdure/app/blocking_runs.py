@@ -9,6 +9,7 @@ from perdure.app.base import filter_of
 from perdure.app.runs import forked
 from perdure.client import BlockingHandle, Operation, blocking, managing
 from perdure.client.choosing import Asked, AskedOfVersion, Command, Forked, Progress, Several, Which
+from perdure.client.pruning import pruning
 from perdure.models import (
     AuditInfo,
     Duration,
@@ -19,6 +20,7 @@ from perdure.models import (
     one_or_more,
     seconds_of,
 )
+from perdure.retention import Pruned, Retention, checked_retention
 
 if TYPE_CHECKING:
     from perdure.app.apps import BlockingPerdure
@@ -93,6 +95,20 @@ class BlockingRuns:
         """Delete runs that have ended; return how many. See `Runs.delete`."""
         command = Command.of(which, asked)
         return self._reached(managing.deleting(self._app, command, children=children))
+
+    def prune(
+        self,
+        retention: Retention | None = None,
+        *,
+        dry_run: bool = False,
+        limit: int | None = None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+    ) -> Pruned:
+        """Delete what has ended and is kept no longer; return what that was. See `Runs.prune`."""
+        how: Any = {"dry_run": dry_run, "limit": limit, "reason": reason, "progress": progress}
+        kept = checked_retention(retention) or self._app.retention
+        return cast("Pruned", blocking(lambda: pruning(self._app, kept, **how), self._app))
 
     def set_timeout(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 from perdure.app.base import filter_of
 from perdure.client import Handle, Operation, managing, on_loop
 from perdure.client.choosing import Asked, AskedOfVersion, Command, Forked, Progress, Several, Which
+from perdure.client.pruning import pruning
 from perdure.models import (
     AuditInfo,
     Duration,
@@ -18,6 +19,7 @@ from perdure.models import (
     one_or_more,
     seconds_of,
 )
+from perdure.retention import Pruned, Retention, checked_retention
 from perdure.serial import Payload
 
 if TYPE_CHECKING:
@@ -175,6 +177,37 @@ class Runs:
         """
         command = Command.of(which, asked)
         return on_loop(lambda: managing.deleting(self._app, command, children=children), self._app)
+
+    def prune(
+        self,
+        retention: Retention | None = None,
+        *,
+        dry_run: bool = False,
+        limit: int | None = None,
+        reason: str | None = None,
+        progress: Progress | None = None,
+    ) -> Coroutine[object, None, Pruned]:
+        """Delete what has ended and is kept no longer, whole trees at a time; return what that was.
+
+        The workers of an app with `Perdure(retention=...)` do it by themselves.
+
+        Args:
+            retention: how long runs are kept; the app's own by default.
+            dry_run: delete nothing, and return what would go.
+            limit: runs; it stops before the first tree that would exceed it.
+            reason: for the audit, which gets one row for all.
+            progress: called after each transaction, with the number of runs so far.
+
+        Raises:
+            ValueError: neither is there a retention of the app's; or a limit below 1.
+
+        Example:
+            would = await app.runs.prune(Retention(succeeded=timedelta(days=7)), dry_run=True)
+            print(would.runs, would.workflows, would.rows)
+        """
+        how: Any = {"dry_run": dry_run, "limit": limit, "reason": reason, "progress": progress}
+        kept = checked_retention(retention) or self._app.retention
+        return on_loop(lambda: pruning(self._app, kept, **how), self._app)
 
     def set_timeout(
         self,

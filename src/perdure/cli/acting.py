@@ -134,7 +134,7 @@ def _all(
     reached = 0
     if count:
         agree(chosen, verb.name, count)
-        with _bar(verb.name, count) as moved:
+        with progress_bar(verb.name, count) as moved:
             reached = action(where, reason=chosen.reason, progress=moved, **how)
     match form:
         case Form.JSON:
@@ -146,7 +146,7 @@ def _all(
 
 
 @contextmanager
-def _bar(verb: str, count: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(verb: str, count: int) -> Iterator[Callable[[int], None]]:
     """How far it is, as a bar on a terminal; whoever interrupts it is told how far it came."""
     reached = 0
     bar: Callable[[int], None] = lambda _reached: None  # noqa: E731

@@ -96,7 +96,16 @@ def agree(chosen: Chosen, verb: str, count: int) -> None:
     Raises:
         Failure: nobody is there to be asked, or they do not agree.
     """
-    if chosen.agreed:
+    agree_to(verb, count, agreed=chosen.agreed)
+
+
+def agree_to(verb: str, count: int, *, agreed: bool) -> None:
+    """Have somebody agree, unless they have.
+
+    Raises:
+        Failure: nobody is there to be asked, or they do not agree.
+    """
+    if agreed:
         return
     runs = f"{count:,} run{'' if count == 1 else 's'}"
     if not sys.stdin.isatty():

@@ -159,19 +159,22 @@ select t.root, t.key, exists (select 1 from {schema}.live l where l.key = t.key)
 from tree t
 
 -- name: delete_runs
--- Delete runs that have ended, with all that is recorded of them.
+-- Delete runs that have ended, with all that is recorded of them; how many rows of each table that were.
 with doomed as materialized (
     select key from {schema}.ends where key = any(%(keys)s::bigint[])
       and not exists (select 1 from {schema}.live l where l.key = ends.key)),
-a as (delete from {schema}.steps where run in (select key from doomed)),
-b as (delete from {schema}.messages where run in (select key from doomed)),
-c as (delete from {schema}.events where run in (select key from doomed)),
-d as (delete from {schema}.streams where run in (select key from doomed)),
-e as (delete from {schema}.waits where run in (select key from doomed)),
-f as (delete from {schema}.intents where run in (select key from doomed)),
-g as (delete from {schema}.takeovers where run in (select key from doomed)),
-h as (delete from {schema}.ends where key in (select key from doomed))
-delete from {schema}.runs where key in (select key from doomed) returning key
+a as (delete from {schema}.steps where run in (select key from doomed) returning 1),
+b as (delete from {schema}.messages where run in (select key from doomed) returning 1),
+c as (delete from {schema}.events where run in (select key from doomed) returning 1),
+d as (delete from {schema}.streams where run in (select key from doomed) returning 1),
+e as (delete from {schema}.waits where run in (select key from doomed) returning 1),
+f as (delete from {schema}.intents where run in (select key from doomed) returning 1),
+g as (delete from {schema}.takeovers where run in (select key from doomed) returning 1),
+h as (delete from {schema}.ends where key in (select key from doomed) returning 1),
+i as (delete from {schema}.runs where key in (select key from doomed) returning 1)
+select (select count(*) from a) as steps, (select count(*) from b) as messages, (select count(*) from c) as events,
+       (select count(*) from d) as streams, (select count(*) from e) as waits, (select count(*) from f) as intents,
+       (select count(*) from g) as takeovers, (select count(*) from h) as ends, (select count(*) from i) as runs
 
 -- name: lock_run
 -- Lock one unfinished run, to see how it stands.

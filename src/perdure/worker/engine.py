@@ -21,6 +21,7 @@ from perdure.errors import DatabaseUnavailable, WorkflowCancelled
 from perdure.models import DEFAULT_QUEUE, CancelReason
 from perdure.policy import backoff
 from perdure.queues import Queue
+from perdure.retention import Retention
 from perdure.serial import encode_failure
 from perdure.store import operations, queues, workers
 from perdure.store.batch import Batch
@@ -34,6 +35,7 @@ from perdure.worker.listener import Listener
 from perdure.worker.loops import Loops
 from perdure.worker.mail import Mail
 from perdure.worker.producer import Producer
+from perdure.worker.pruner import Pruner
 from perdure.worker.reaper import Reaper
 from perdure.worker.service import Service
 from perdure.worker.sizes import Sizes
@@ -65,6 +67,7 @@ class Settings:
         middleware: what is around starts, runs and steps, outermost first.
         instances: objects whose methods are workflows, by the names under which they are stored.
         configure: called with every new connection.
+        retention: how long runs that have ended are kept; None for ever.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Settings:
     middleware: tuple[Middleware, ...] = ()
     instances: Mapping[str, object] = field(default_factory=dict)
     configure: Callable[[Any], None] | None = None
+    retention: Retention | None = None
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -113,6 +117,7 @@ class Engine:
         self._listener = Listener(database, self.heard)
         self._heartbeat = Heartbeat(database, lambda: self.incarnation, settings.lease)
         self.reaper = Reaper(self)
+        self.pruner = self._new_pruner()
         self._accepting = settings.worker
         self._stopped = threading.Event()
         self._hurried = threading.Event()
@@ -152,6 +157,8 @@ class Engine:
         self._accepting = False
         self._stopped.set()
         stop_first: list[Service] = [self.producer, self._heartbeat, self.reaper, self.timers, self.mail]
+        if self.pruner is not None:
+            stop_first.append(self.pruner)
         for service in stop_first:
             service.stop()
         if self.executor.count:
@@ -223,7 +230,15 @@ class Engine:
             services.append(self._listener)
         if self.settings.worker:
             services += [self._heartbeat, self.reaper, self.producer]
+        if self.pruner is not None:
+            services.append(self.pruner)
         return services
+
+    def _new_pruner(self) -> Pruner | None:
+        retention = self.settings.retention
+        if retention is None or retention.least is None or not self.settings.worker:
+            return None
+        return Pruner(self, retention)
 
     # -- what services tell each other -----------------------------------------------------------------
 
