@@ -72,6 +72,8 @@ class Retention:
     def __post_init__(self) -> None:
         for status in _STATUSES:
             _seconds(getattr(self, status.value), f"Retention({status}=...)")
+        if not isinstance(self.workflows, Mapping):
+            raise TypeError(f"Retention(workflows=...) must be a mapping of names, not {self.workflows!r}")
         for name, kept in self.workflows.items():
             _check_name(name)
             if not isinstance(kept, Retention):

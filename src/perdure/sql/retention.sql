@@ -105,12 +105,18 @@ insert into {schema}.pruning (rules) values (%(rules)s) on conflict do nothing
 -- name: take_page
 -- Take the next page of the walk, if it is due: whoever comes meanwhile waits for this row, then finds it is not.
 update {schema}.pruning set due = {schema}.clock() + %(within)s * interval '1 second'
-where rules = %(rules)s and due <= {schema}.clock() returning created, key, kept
+where rules = %(rules)s and due <= {schema}.clock() returning nullif(created, '-infinity') as created, key, kept
 
 -- name: end_page
--- The page is done: the walk goes on behind it, or from the beginning after a rest.
+-- The page is done: the next one begins behind it.
 update {schema}.pruning
-set created = %(created)s::timestamptz, key = %(key)s::bigint, kept = %(kept)s::bigint,
+set created = %(created)s::timestamptz, key = %(key)s::bigint, kept = %(kept)s::bigint, due = {schema}.clock()
+where rules = %(rules)s
+
+-- name: end_walk
+-- All pages are done: after a rest the walk begins again.
+update {schema}.pruning
+set created = default, key = default, kept = 0, walks = walks + 1,
     due = {schema}.clock() + %(rest)s * interval '1 second'
 where rules = %(rules)s
 

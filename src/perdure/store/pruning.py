@@ -224,13 +224,17 @@ class Walk:
     def take(self, within: float) -> tuple[Place, int] | None:
         """Take the next page, if it is due: its place, and how many births were kept so far; nobody else takes it within so many seconds."""
         for created, key, kept in self._database.run("take_page", {"rules": self._rules, "within": within}):
-            return Place(created, key), kept
+            return (Place() if created is None else Place(created, key)), kept
         return None
 
-    def go_on(self, place: Place, kept: int, rest: float) -> None:
-        """The next page begins there, after so many seconds of rest."""
-        given = {"created": place.created, "key": place.key, "kept": kept, "rest": rest}
+    def go_on(self, place: Place, kept: int) -> None:
+        """The next page begins there; so many births were kept so far."""
+        given = {"created": place.created, "key": place.key, "kept": kept}
         self._database.run("end_page", {"rules": self._rules, **given})
+
+    def end(self, rest: float) -> None:
+        """That was the last page: begin again after so many seconds."""
+        self._database.run("end_walk", {"rules": self._rules, "rest": rest})
 
     def forget(self) -> None:
         """Delete what else only grows: workers that are long gone, told commands that failed, walks that nobody goes on with."""

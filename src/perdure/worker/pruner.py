@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.retention import Pruned, Retention
 from perdure.store.connection import Connection
-from perdure.store.pruning import ANSWER_WITHIN, Place, Pruning, Walk
+from perdure.store.pruning import ANSWER_WITHIN, Pruning, Walk
 from perdure.worker.service import Service
 
 if TYPE_CHECKING:
@@ -60,15 +60,15 @@ class Pruner(Service):
             kept += page.looked - self._prune(page.roots)
         except Exception:
             # What cannot be deleted now must not keep the rest: the next walk comes here again.
-            self._walk.go_on(page.end, kept + page.looked, rest=0.0)
+            self._walk.go_on(page.end, kept + page.looked)
             raise
         if self.stopping:
             return None  # whoever takes the page next finds what is left of it
         if not page.last:
-            self._walk.go_on(page.end, kept, rest=0.0)
+            self._walk.go_on(page.end, kept)
             return max(LEAST_PAUSE, time.monotonic() - began)
         self._walk.forget()
-        self._walk.go_on(Place(), 0, rest=max(REST_SECONDS, kept * REST_FOR_EACH))
+        self._walk.end(max(REST_SECONDS, kept * REST_FOR_EACH))
         self._tell()
         self.lost()
         return None
