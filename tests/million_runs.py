@@ -6,7 +6,12 @@ tags, every 20th a parent, and every 10,000th is of a rare workflow.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
 import psycopg
+
+from perdure.store.connection import Connection
 
 MILLION = 1_000_000
 
@@ -61,3 +66,37 @@ def build(url: str, count: int = MILLION) -> None:
         for _, definition in indexes:
             connection.execute(definition.encode())
         connection.execute("vacuum (analyze) perdure.runs, perdure.live, perdure.ends")
+
+
+class Plan(NamedTuple):
+    """How a statement was carried out; buffers are pages of 8 kB, which do not depend on the machine."""
+
+    scanned: frozenset[str]
+    indexes: frozenset[str]
+    buffers: int
+    milliseconds: float
+    rows: int
+
+
+def planned(connection: Connection, statement: str, parameters: Mapping[str, Any], *, times: int = 2) -> Plan:
+    """Carry out a statement, as planned for these very values; the last time, with warm caches, counts."""
+    text = b"explain (analyze, buffers, format json) " + statement.encode()
+    answers = [
+        connection.execute(text, parameters, binary=True, prepare=False).fetchone() for _ in range(times)
+    ]
+    assert answers[-1] is not None
+    [told] = answers[-1][0]
+    nodes = list(_walked(told["Plan"]))
+    return Plan(
+        frozenset(node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"),
+        frozenset(node["Index Name"] for node in nodes if "Index Name" in node),
+        told["Plan"]["Shared Hit Blocks"] + told["Plan"]["Shared Read Blocks"],
+        told["Planning Time"] + told["Execution Time"],
+        told["Plan"]["Actual Rows"],
+    )
+
+
+def _walked(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for below in node.get("Plans", ()):
+        yield from _walked(below)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -16,20 +16,11 @@ from perdure.models import RunFilter
 from perdure.store import filters, runs
 from perdure.store.database import Database
 from perdure.store.migrate import migrate
-from tests.million_runs import MILLION, build
+from tests.million_runs import MILLION, Plan, build
+from tests.million_runs import planned as explained
 from tests.servers import TestServer
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Plan(NamedTuple):
-    """How a statement was carried out."""
-
-    scanned: frozenset[str]
-    indexes: frozenset[str]
-    buffers: int
-    milliseconds: float
-    rows: int
 
 
 def after(seconds: float) -> datetime:
@@ -78,31 +69,12 @@ def database(server: TestServer) -> Iterator[Database]:
 
 
 def planned(database: Database, name: str, where: RunFilter) -> Plan:
-    """Carry out one of the two statements as `store.runs` does, the second time with warm caches."""
+    """Carry out one of the two statements as `store.runs` does."""
     parents = None
     if where.parent is not None:
         parents = [key for (key,) in database.run("keys_of_id", {"id": where.parent})]
-    statement = b"explain (analyze, buffers, format json) " + database.statements[name].encode()
     with database.borrow() as connection:
-        parameters = filters.parameters(where, parents)
-        connection.execute(statement, parameters, binary=True, prepare=False)
-        answer = connection.execute(statement, parameters, binary=True, prepare=False).fetchone()
-    assert answer is not None
-    [told] = answer[0]
-    nodes = list(walked(told["Plan"]))
-    return Plan(
-        frozenset(node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"),
-        frozenset(node["Index Name"] for node in nodes if "Index Name" in node),
-        told["Plan"]["Shared Hit Blocks"] + told["Plan"]["Shared Read Blocks"],
-        told["Planning Time"] + told["Execution Time"],
-        told["Plan"]["Actual Rows"],
-    )
-
-
-def walked(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for below in node.get("Plans", ()):
-        yield from walked(below)
+        return explained(connection, database.statements[name], filters.parameters(where, parents))
 
 
 @pytest.mark.parametrize("name", FOUND)

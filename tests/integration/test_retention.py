@@ -13,7 +13,7 @@ from perdure.models import Status
 from perdure.retention import Pruned
 from perdure.store.records import EndRecord, StepRecord, WaitRecord
 from perdure.testing import Clock
-from tests.api_tools import on_loop, rows, until
+from tests.api_tools import on_loop, rows, until, until_true
 from tests.protocol_tools import RawWorker, stranger
 
 pytestmark = pytest.mark.postgres
@@ -207,6 +207,33 @@ async def test_past_lives_go_while_the_present_one_goes_on(database_url: str) ->
             gone = await app.runs.prune(WEEK)
             assert gone.workflows == {"shop.chain": {"continued": 4, "succeeded": 1}}
             assert counts(database_url) == dict.fromkeys(TABLES, 0)
+
+
+@on_loop
+async def test_a_handle_of_a_life_that_was_pruned_leads_to_the_present_one(database_url: str) -> None:
+    """It was kept for longer than the run's past lives."""
+    async with perdure.Perdure(database_url) as app:
+        handle = await patient.start(0)
+        await until_true(lambda: receiving(app, handle.id))
+        rows(database_url, "update perdure.runs set created = created - interval '9 days'")
+        rows(database_url, "update perdure.ends set finished = finished - interval '8 days'")
+        assert (await app.runs.prune(WEEK)).workflows == {"shop.patient": {"continued": 1}}
+        await handle.send(words, "end")
+        assert await handle.result(timeout=30) == "end"
+
+
+async def receiving(app: perdure.Perdure, id: str) -> bool:
+    """Whether the run has begun its second life, and nothing of this process leads there."""
+    return (await app.runs.count(ids=[id])) == 1 and len(
+        rows(app.url or "", "select 1 from perdure.ends")
+    ) == 1
+
+
+@workflow(name="shop.patient")
+async def patient(life: int) -> str:
+    if life == 0:
+        await perdure.continue_as_new(1)
+    return await perdure.receive(words)
 
 
 def test_a_life_that_is_kept_keeps_those_that_follow(owner: RawWorker, database_url: str) -> None:

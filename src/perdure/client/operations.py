@@ -253,6 +253,10 @@ def _result_outside(app: App, key: int, id: str, result: Payload, timeout: float
     value = signal.value if signal.done else (yield Use(lambda: _look(app, key)))
     if value is None:
         raise WaitTimeout(f"run {id} did not end within {timeout:g} s; it goes on")
+    if value is stored.DELETED:  # a past life that was pruned, perhaps, while the run goes on
+        present = yield Use(lambda: stored.key_of(app.database, id))
+        if present is not None and present[0] != key:
+            return (yield from _result_outside(app, present[0], id, result, timeout))
     return result_of(value, id, result, exceptions)
 
 

@@ -1,15 +1,14 @@
 -- Pruning: which trees have ended and are kept no longer, and their end.
 
--- fragment: outdated
--- Whether run `r`, which ended as `e` says, is kept no longer: the first rule for its name and status decides, and they
--- come with the most particular first. No rule, and a rule without seconds, keeps for ever.
-coalesce(e.finished < {schema}.clock() - interval '1 second' * (
-    select k.seconds
-    from unnest(%(patterns)s::text[], %(exact)s::boolean[], %(statuses)s::smallint[], %(seconds)s::double precision[])
-         with ordinality as k (pattern, exact, status, seconds, place)
-    where k.status = case when e.status = 10 then 7 else e.status end
-      and case when k.exact then r.workflow = k.pattern else starts_with(r.workflow, k.pattern) end
-    order by k.place limit 1), false)
+-- fragment: kept_for
+-- How many seconds runs of workflow and status `x` are kept: the first rule for both decides, and they come with the most
+-- particular first. No rule, and a rule without seconds, keeps for ever.
+(select k.seconds
+ from unnest(%(patterns)s::text[], %(exact)s::boolean[], %(statuses)s::smallint[], %(seconds)s::double precision[])
+      with ordinality as k (pattern, exact, status, seconds, place)
+ where k.status = case when x.status = 10 then 7 else x.status end
+   and case when k.exact then x.workflow = k.pattern else starts_with(x.workflow, k.pattern) end
+ order by k.place limit 1)
 
 -- name: find_outdated
 -- A page of births, oldest first, of present and of past lives, and which of them begin a tree, have ended and are kept no
@@ -26,11 +25,18 @@ with page as materialized (
        and created < {schema}.clock() - %(least)s * interval '1 second'
      order by created, key limit %(limit)s)
     order by created, key limit %(limit)s),
-found as materialized (
-    select r.key from page r
+ended as materialized (
+    select r.key, r.workflow, e.status, e.finished
+    from page r
     cross join lateral (select status, finished from {schema}.ends where key = r.key limit 1) e
-    left join lateral (select 1 as lives from {schema}.runs where key = r.parent limit 1) p on true
-    where p.lives is null and {outdated})
+    where e.finished < {schema}.clock() - %(least)s * interval '1 second'
+      and (r.parent is null or (select true from {schema}.runs p where p.key = r.parent limit 1) is null)),
+rule as materialized (
+    select x.workflow, x.status, interval '1 second' * {kept_for} as kept
+    from (select distinct workflow, status from ended) x),
+found as materialized (
+    select e.key from ended e join rule on rule.workflow = e.workflow and rule.status = e.status
+    where e.finished < {schema}.clock() - rule.kept)
 select (select count(*) from page) as looked, last.created, last.key,
        (select array_agg(key order by key) from found) as roots
 from (select 1) as always (one)
@@ -57,11 +63,14 @@ tree (root, key) as (
     cross join lateral (select key from {schema}.runs where parent = t.key offset 0) c)
 select t.root, array_agg(t.key order by t.key) as keys
 from tree t
-left join lateral (select workflow from {schema}.runs where key = t.key limit 1) r on true
-left join lateral (select status, finished from {schema}.ends where key = t.key limit 1) e on true
+left join lateral (
+    select r.workflow, e.status, e.finished from {schema}.runs r
+    cross join lateral (select status, finished from {schema}.ends where key = r.key limit 1) e
+    where r.key = t.key limit 1) x on true
 left join lateral (
     select 1 as waits from {schema}.waits w join {schema}.live l on l.key = w.run where w.target = t.key limit 1) w on true
-group by t.root having bool_and({outdated} and w.waits is null)
+group by t.root
+having bool_and(coalesce(x.finished < {schema}.clock() - interval '1 second' * {kept_for}, false) and w.waits is null)
 order by t.root
 
 -- name: lock_outdated_ends
