@@ -46,6 +46,8 @@ from perdure.declare import (
     BlockingStep,
     BlockingWorkflow,
     Connection,
+    Schedule,
+    scheduled,
     step,
     transaction,
     workflow,
@@ -66,6 +68,7 @@ from perdure.errors import (
     QueueFull,
     RetryAfter,
     RunEnded,
+    ScheduleNotFound,
     SchemaMismatch,
     SerializationError,
     StepFailed,
@@ -103,6 +106,7 @@ from perdure.options import Batch, Debounce
 from perdure.policy import Retry
 from perdure.queues import Queue, QueueInfo, Rate
 from perdure.retention import Pruned, Retention
+from perdure.schedules import ScheduleInfo
 
 __all__ = [
     "AsyncConnection",
@@ -153,6 +157,9 @@ __all__ = [
     "RunInfo",
     "Runs",
     "Saga",
+    "Schedule",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "SchemaMismatch",
     "SerializationError",
     "StartInfo",
@@ -190,6 +197,7 @@ __all__ = [
     "receive",
     "run_step",
     "saga",
+    "scheduled",
     "send",
     "send_many",
     "set_event",

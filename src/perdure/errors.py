@@ -11,6 +11,7 @@
     │   └── PayloadTooLarge
     ├── WorkflowNotFound           no run has this id
     ├── WorkflowConflict           the id belongs to another workflow, or is taken
+    ├── ScheduleNotFound           no schedule has this name
     ├── Deduplicated               another unfinished run of the queue has this dedup key
     ├── QueueFull
     ├── WaitTimeout                (TimeoutError) a wait with `timeout=` ended without an answer
@@ -79,6 +80,10 @@ class WorkflowNotFound(PerdureError):
 
 class WorkflowConflict(PerdureError):
     """The id is taken: by another workflow, or by a run that `on_conflict` does not attach to."""
+
+
+class ScheduleNotFound(PerdureError):
+    """No schedule has this name."""
 
 
 class Deduplicated(PerdureError):

@@ -351,6 +351,7 @@ class Info:
         idempotency_key: the same for every attempt of this step, also after a crash, and no other step's.
         worker: number of the worker process.
         heartbeat: what the step's last attempt said of its progress (`perdure.heartbeat`), or None.
+        scheduled_at: the tick of a schedule that the run is for, in UTC, or None.
     """
 
     run_id: str
@@ -360,6 +361,7 @@ class Info:
     idempotency_key: str
     worker: int
     heartbeat: Any = None
+    scheduled_at: datetime | None = None
 
 
 def seconds_of(duration: Duration, what: str) -> float:

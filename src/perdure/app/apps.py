@@ -11,6 +11,7 @@ from perdure.app.base import BaseApp
 from perdure.app.blocking_runs import BlockingRuns
 from perdure.app.queues import BlockingQueues, Queues
 from perdure.app.runs import Runs
+from perdure.app.schedules import BlockingSchedules, Schedules
 from perdure.app.versions import BlockingVersions, Versions
 from perdure.client import (
     BlockingHandle,
@@ -43,6 +44,11 @@ class Perdure(BaseApp):
     def queues(self) -> Queues:
         """Queues: what is in them, and their limits, which can be changed live."""
         return Queues(self)
+
+    @property
+    def schedules(self) -> Schedules:
+        """What runs by itself, at times."""
+        return Schedules(self)
 
     @property
     def versions(self) -> Versions:
@@ -133,6 +139,11 @@ class BlockingPerdure(BaseApp):
     def queues(self) -> BlockingQueues:
         """Queues: what is in them, and their limits, which can be changed live."""
         return BlockingQueues(self)
+
+    @property
+    def schedules(self) -> BlockingSchedules:
+        """What runs by itself, at times."""
+        return BlockingSchedules(self)
 
     @property
     def versions(self) -> BlockingVersions:

@@ -16,6 +16,7 @@ from perdure.client import Operation, read, replaying
 from perdure.client.choosing import Command
 from perdure.core.branch import current
 from perdure.core.middleware import Middleware
+from perdure.core.registry import schedules as declared
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
 from perdure.models import CancelReason, Duration, RunFilter, seconds_of
@@ -28,6 +29,7 @@ from perdure.store import runs as stored
 from perdure.store.database import Database, check_url
 from perdure.store.migrate import migrate as migrate_schema
 from perdure.store.operations import Note
+from perdure.store.schedules import declare
 from perdure.worker.engine import Engine, Settings
 
 
@@ -98,7 +100,7 @@ class BaseApp:
             worker=setting("worker", worker, True, truth),
             version=setting("version", version, None, str),
             accepts=tuple(accepts),
-            declared=declared(queues),
+            declared=checked_queues(queues),
             listen=None if listen is None else tuple(listen),
             concurrency=at_least_one("concurrency", setting("concurrency", concurrency, 1000, int)),
             threads=at_least_one("threads", setting("threads", threads, 40, int)),
@@ -180,6 +182,10 @@ class BaseApp:
         """Runs were changed by hand: there may be work, and ends."""
         self.engine.changed()
 
+    def rescheduled(self) -> None:
+        """Schedules were changed, or triggered: there may be ticks, and work."""
+        self.engine.rescheduled()
+
     def on_its_loop(self) -> bool:
         """Whether this thread is the one of the loop on which the app's async code runs."""
         return self._engine is not None and self._engine.loops.is_here()
@@ -208,6 +214,8 @@ class BaseApp:
         database.open()
         try:
             migrate_schema(database, apply=self._migrate)
+            if self._settings.worker and declared:
+                declare(database, [definition.plan() for definition in declared.values()])
             engine = Engine(database, self._settings)
             context = copy_context()
             context.run(client.bound_app.set, self)
@@ -270,7 +278,7 @@ class BaseApp:
         return replaying.replaying(self, command, replaying.Settings(**self.for_code(), within=within))
 
 
-def declared(queues: Sequence[Queue]) -> tuple[Queue, ...]:
+def checked_queues(queues: Sequence[Queue]) -> tuple[Queue, ...]:
     """Refuse what is no queue, and two of one name.
 
     Raises:

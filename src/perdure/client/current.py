@@ -40,6 +40,10 @@ class App(Protocol):
         """Runs were changed by hand: there may be work, and ends."""
         ...
 
+    def rescheduled(self) -> None:
+        """Schedules were changed, or triggered: there may be ticks, and work."""
+        ...
+
     def on_its_loop(self) -> bool:
         """Whether this thread is the one of the loop on which the app's async code runs."""
         ...

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any, Final
 
 from perdure.client.choosing import Command
@@ -112,6 +113,7 @@ def history_of(claimed: ClaimedRun, runtime: Runtime, end: Any = None) -> Histor
         claimed.context,
         claimed.seed,
         end,
+        claimed.scheduled_at,
     )
 
 
@@ -158,4 +160,5 @@ def histories_of(export: Export) -> Iterator[History]:
             run.context or {},
             run.seed,
             None if run.end is None else Status(run.end.status),
+            None if run.scheduled_at is None else run.scheduled_at.astimezone(UTC),
         )

@@ -87,10 +87,7 @@ def info() -> Info:
     step = step_info.get()
     branch = current.get()
     if branch is not None:
-        run = branch.run
-        return Info(
-            run.id, run.definition.name, None, 1, f"{run.runtime.realm}-{run.key:x}", run.runtime.worker
-        )
+        return branch.run.info()
     if step is None:
         raise NotInWorkflow("perdure.info() only means something in a workflow or in a step that it called")
     return step()

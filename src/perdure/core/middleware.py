@@ -82,9 +82,7 @@ def around_run(run: Run) -> AbstractContextManager[Any]:
     """All middleware around the code of a run."""
     if not run.runtime.middleware:
         return nullcontext()
-    key = f"{run.runtime.realm}-{run.key:x}"
-    info = Info(run.id, run.definition.name, None, 1, key, run.runtime.worker)
-    return _all([each.run for each in run.runtime.middleware], info, run.context)
+    return _all([each.run for each in run.runtime.middleware], run.info(), run.context)
 
 
 def around_step(

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from perdure.errors import DefinitionError
 from perdure.policy import Retry
+from perdure.schedules import Plan
 from perdure.serial import Signature, check_text
 
 Method = Literal["instance", "class"]
@@ -85,6 +86,15 @@ class WorkflowDefinition(Definition):
         self.colour = self.is_async
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ScheduleDefinition:
+    """A `@scheduled`: of which workflow, and what makes its plan, once annotations can be resolved."""
+
+    name: str
+    workflow: WorkflowDefinition
+    plan: Callable[[], Plan]
+
+
 class Compensation(NamedTuple):
     """A call that undoes a step: what to call, and with which arguments, the step's result first."""
 
@@ -99,6 +109,9 @@ workflows: dict[str, WorkflowDefinition] = {}
 steps: dict[str, Definition] = {}
 entities: dict[str, type] = {}
 """Classes of durable objects, by their stored names."""
+
+schedules: dict[str, ScheduleDefinition] = {}
+"""What `@scheduled` has declared, by name."""
 
 
 def register(definition: Definition) -> None:
@@ -115,6 +128,24 @@ def register(definition: Definition) -> None:
             "give one of them another name with name=..."
         )
     table[definition.name] = definition
+
+
+def register_schedule(definition: ScheduleDefinition) -> None:
+    """Add the declaration of a schedule.
+
+    Raises:
+        DefinitionError: another has the name already.
+    """
+    known = schedules.get(definition.name)
+    if known is not None and known.workflow is definition.workflow:
+        raise DefinitionError(
+            f"{definition.workflow.name} has two schedules called {definition.name!r}: give them names with name=..."
+        )
+    if known is not None and known.workflow.place != definition.workflow.place:
+        raise DefinitionError(
+            f"two schedules are called {definition.name!r}: at {known.workflow.place} and {definition.workflow.place}"
+        )
+    schedules[definition.name] = definition
 
 
 def name_of(function: Callable[..., Any], name: str | None) -> str:

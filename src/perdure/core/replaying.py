@@ -48,6 +48,7 @@ class History:
     context: Mapping[str, Any] = field(default_factory=dict)
     seed: str | None = None
     end: Status | None = None
+    scheduled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ class Replayer:
             cancel=history.cancel,
         )
         run.context, run.seed, run.frontier = history.context, history.seed, self.frontier
+        run.scheduled_at = history.scheduled_at
         if any(record.position == CANCEL_POSITION for record in history.records) and not history.cancel:
             run.cancel_reason = CancelReason.ASKED
         self._run = run

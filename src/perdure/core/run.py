@@ -16,7 +16,7 @@ from perdure.core.mailbox import Mailbox
 from perdure.core.registry import Compensation, WorkflowDefinition
 from perdure.core.runtime import Runtime
 from perdure.errors import PerdureError
-from perdure.models import CancelReason, Kind, Status
+from perdure.models import CancelReason, Info, Kind, Status
 from perdure.store.records import (
     AnsweredWait,
     Fenced,
@@ -77,6 +77,7 @@ class Run:
         "queue",
         "root",
         "runtime",
+        "scheduled_at",
         "seed",
         "shields",
         "streams",
@@ -140,6 +141,8 @@ class Run:
         """Queue from which it was claimed."""
         self.seed: str | None = None
         """What its randomness is seeded with, where that is not its own key."""
+        self.scheduled_at: datetime | None = None
+        """The tick of a schedule that it is for."""
         self.frontier: Callable[[Call], Generator[Any, Any, Told]] | None = None
         """What is done where the record ends, in a replay that only looks whether the code still fits."""
         self.has_children = False
@@ -371,6 +374,12 @@ class Run:
             reading = self._last_reading
         self._last_reading = reading
         return reading
+
+    def info(self) -> Info:
+        """What its own code can know of it."""
+        key = f"{self.runtime.realm}-{self.key:x}"
+        name, at = self.definition.name, self.scheduled_at
+        return Info(self.id, name, None, 1, key, self.runtime.worker, scheduled_at=at)
 
     def end_status(self) -> Status:
         """How the run ends once its code was told to stop."""

@@ -152,6 +152,7 @@ def _info(run: Run, call: Call, attempt: int, detail: bytes | None) -> Info:
         idempotency_key=f"{run.runtime.realm}-{run.key:x}-{call.position}",
         worker=run.runtime.worker,
         heartbeat=None if detail is None else _ANYTHING.decode(detail),
+        scheduled_at=run.scheduled_at,
     )
 
 

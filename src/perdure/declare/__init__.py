@@ -4,6 +4,7 @@ Colour follows the function. The async-first overloads carry one ignore each: `C
 `async def`, as a checker sees it, and the first overload wins.
 """
 
+from perdure.declare.schedules import Schedule, scheduled
 from perdure.declare.steps import AsyncConnection, AsyncStep, BlockingStep, Connection, step, transaction
 from perdure.declare.workflows import (
     AsyncStartable,
@@ -23,7 +24,9 @@ __all__ = [
     "BlockingStep",
     "BlockingWorkflow",
     "Connection",
+    "Schedule",
     "Startable",
+    "scheduled",
     "step",
     "transaction",
     "workflow",

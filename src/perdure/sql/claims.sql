@@ -101,7 +101,7 @@ noted as (
     select c.queue, c.queue_key, {schema}.clock(), count(*) from claimed c join chosen x using (key)
     where x.rated and not x.begun
     group by c.queue, c.queue_key)
-select c.key, x.begun, c.workflow, c.recoveries, c.cancel, c.claims, r.id, r.input, r.context, r.seed,
+select c.key, x.begun, c.workflow, c.recoveries, c.cancel, c.claims, r.id, r.input, r.context, r.seed, r.scheduled_at,
        extract(epoch from c.remaining)::double precision as remaining, c.queue, c.priority, c.queue_key, c.arrival
 from claimed c join chosen x using (key) join {schema}.runs r on r.key = c.key
 order by c.arrival
@@ -113,7 +113,7 @@ select key from {schema}.live where worker = %(worker)s and status = 3
 -- name: look_at_runs
 -- Runs to be looked at, not claimed: what a claim would tell of them, and how they ended.
 select r.key, r.id, r.workflow, r.input, coalesce(l.begun, true) as begun, coalesce(l.recoveries, 0) as recoveries,
-       coalesce(l.cancel, 0) as cancel, coalesce(l.claims, 0) as claims, r.context, r.seed, e.status
+       coalesce(l.cancel, 0) as cancel, coalesce(l.claims, 0) as claims, r.context, r.seed, e.status, r.scheduled_at
 from {schema}.runs r
 left join {schema}.live l on l.key = r.key
 left join {schema}.ends e on e.key = r.key

@@ -40,8 +40,9 @@ with gone as (
       and exists (select 1 from {schema}.runs r where r.key = e.key and not r.superseded)
       and not exists (select 1 from {schema}.steps u where u.run = e.key and starts_with(u.position, '!undo/'))
     returning e.key)
-insert into {schema}.live (key, workflow, status, queue, queue_key, arrival, begun, version)
-select r.key, r.workflow, 2, coalesce(r.queue, 'default'), coalesce(r.queue_key, ''), nextval('{schema}.arrivals'), true, r.version
+insert into {schema}.live (key, workflow, status, queue, queue_key, arrival, begun, version, schedule)
+select r.key, r.workflow, 2, coalesce(r.queue, 'default'), coalesce(r.queue_key, ''), nextval('{schema}.arrivals'), true,
+       r.version, r.schedule
 from gone join {schema}.runs r using (key)
 returning key
 

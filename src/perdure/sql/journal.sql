@@ -186,20 +186,23 @@ with t as materialized (
 gone as (
     delete from {schema}.live l
     where l.key = any(%(keys)s::bigint[]) and l.worker = %(worker)s::bigint and l.cancel = 0
-    returning l.key, l.workflow, l.queue, l.queue_key, l.dedup, l.priority, l.deadline, l.version, l.parent),
+    returning l.key, l.workflow, l.queue, l.queue_key, l.priority, l.deadline, l.version, l.parent, l.schedule),
 past as (
     update {schema}.runs r set superseded = true from gone where r.key = gone.key
-    returning r.key, r.id, r.workflow, r.parent, r.position, r.queue, r.queue_key, r.tags, r.context),
+    returning r.key, r.id, r.workflow, r.parent, r.position, r.queue, r.queue_key, r.tags, r.context, r.schedule,
+              r.scheduled_at),
 born as (
-    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, queue_key, version, tags, context, worker)
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, queue_key, version, tags, context, worker,
+                               schedule, scheduled_at)
     select t.next, p.id, p.workflow, t.input, p.parent, p.position, p.queue, p.queue_key, gone.version, p.tags, p.context,
-           %(worker)s::bigint
+           %(worker)s::bigint, p.schedule, p.scheduled_at
     from t join past p on p.key = t.key join gone on gone.key = t.key
     returning key),
 living as (
-    insert into {schema}.live (key, workflow, status, queue, queue_key, priority, arrival, deadline, version, parent)
-    select t.next, gone.workflow, 2, gone.queue, gone.queue_key, gone.priority, nextval('{schema}.arrivals'), gone.deadline, gone.version,
-           gone.parent
+    insert into {schema}.live (key, workflow, status, queue, queue_key, priority, arrival, deadline, version, parent,
+                               schedule)
+    select t.next, gone.workflow, 2, gone.queue, gone.queue_key, gone.priority, nextval('{schema}.arrivals'), gone.deadline,
+           gone.version, gone.parent, gone.schedule
     from t join born on born.key = t.next join gone on gone.key = t.key)
 insert into {schema}.ends (key, status, value, worker)
 select t.key, 10, convert_to(t.next::text, 'UTF8'), %(worker)s::bigint from t join gone on gone.key = t.key

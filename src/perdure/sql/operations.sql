@@ -45,21 +45,23 @@ past as (
     where r.key = t.key and not r.superseded
       and (exists (select 1 from {schema}.ends e where e.key = r.key) or r.key in (select key from gone))
     returning r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.queue_key, r.version, r.tags, r.context,
-              r.created),
+              r.created, r.schedule, r.scheduled_at),
 archived as (
     insert into {schema}.ends (key, status, value)
     select gone.key, 10, convert_to(t.next::text, 'UTF8') from gone join t using (key)),
 born as (
-    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, queue_key, version, tags, context)
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, queue_key, version, tags, context, schedule,
+                               scheduled_at)
     select t.next, p.id, p.workflow, p.input, p.parent, p.position, p.queue, p.queue_key, coalesce(%(version)s, p.version), p.tags,
-           p.context
+           p.context, p.schedule, p.scheduled_at
     from past p join t using (key)
     returning key)
-insert into {schema}.live (key, workflow, status, queue, queue_key, priority, arrival, deadline, version, parent)
+insert into {schema}.live (key, workflow, status, queue, queue_key, priority, arrival, deadline, version, parent,
+                           schedule)
 select t.next, p.workflow, 2, coalesce(gone.queue, p.queue, 'default'), coalesce(p.queue_key, ''), coalesce(gone.priority, 0),
        nextval('{schema}.arrivals'),
        {schema}.clock() + coalesce(gone.deadline - p.created, t.timeout * interval '1 second'),
-       coalesce(%(version)s, p.version), gone.parent
+       coalesce(%(version)s, p.version), gone.parent, p.schedule
 from past p join t using (key) join born on born.key = t.next left join gone on gone.key = p.key
 returning key
 
@@ -94,9 +96,10 @@ order by grp desc nulls last limit 1
 -- name: fork_run
 -- A new run with the input, tags and context of another, queued.
 with born as (
-    insert into {schema}.runs (key, id, workflow, input, queue, queue_key, version, tags, context, forked, seed)
+    insert into {schema}.runs (key, id, workflow, input, queue, queue_key, version, tags, context, forked, scheduled_at,
+                               seed)
     select %(next)s::bigint, %(id)s, r.workflow, coalesce(%(input)s::bytea, r.input), coalesce(%(queue)s, r.queue), r.queue_key,
-           coalesce(%(version)s, r.version), r.tags, r.context, r.key,
+           coalesce(%(version)s, r.version), r.tags, r.context, r.key, r.scheduled_at,
            case when %(kept)s then coalesce(r.seed, (select right(i.id::text, 12) from {schema}.identity i) || '/' || r.key) end
     from {schema}.runs r where r.key = %(key)s
     on conflict do nothing
@@ -210,7 +213,7 @@ select key from tree
 -- name: export_runs
 -- All that is known of runs, but for what is a list.
 select r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.version, r.tags, r.context, r.created,
-       r.superseded, coalesce(r.seed, right(i.id::text, 12) || '/' || r.key) as seed, l.status, l.priority, l.deadline, l.cancel, l.begun,
+       r.superseded, coalesce(r.seed, right(i.id::text, 12) || '/' || r.key) as seed, r.schedule, r.scheduled_at, l.status, l.priority, l.deadline, l.cancel, l.begun,
        l.reason, l.version as present, l.parent is not null as bound, e.status as end_status, e.value, e.finished, right(i.id::text, 12) as realm, {schema}.clock() as now
 from {schema}.runs r
 cross join {schema}.identity i
@@ -261,9 +264,10 @@ select nextval('{schema}.arrivals') from generate_series(1, %(count)s)
 -- A run as it was elsewhere; one that had not ended is parked until somebody resumes it.
 with born as (
     insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, context, created,
-                               superseded, seed)
+                               superseded, seed, schedule, scheduled_at)
     values (%(key)s, %(id)s, %(workflow)s, %(input)s::bytea, %(parent)s, %(position)s, %(queue)s, %(version)s,
-            %(tags)s::jsonb, %(context)s::jsonb, %(created)s, %(superseded)s, %(seed)s)
+            %(tags)s::jsonb, %(context)s::jsonb, %(created)s, %(superseded)s, %(seed)s, %(schedule)s,
+            %(scheduled_at)s)
     returning key),
 ended as (
     insert into {schema}.ends (key, status, value, finished)

@@ -16,6 +16,10 @@ update {schema}.owned_clock set moment = moment + %(seconds)s * interval '1 seco
 -- It is this time now.
 update {schema}.owned_clock set moment = %(moment)s returning moment
 
+-- name: tell_clock
+-- Workers that sleep until something is due look again: by their own clocks it is not yet.
+select {schema}.hint('work schedule')
+
 -- name: give_back_clock
 -- The database's own time again.
 create or replace function {schema}.clock() returns timestamptz language sql stable parallel safe

@@ -130,6 +130,8 @@ class RunDocument(Document, kw_only=True):
     created: datetime
     superseded: bool = False
     seed: str
+    schedule: str | None = None
+    scheduled_at: datetime | None = None
     state: State | None = None
     end: End | None = None
     steps: list[Step] = msgspec.field(default_factory=list)
@@ -244,8 +246,9 @@ def _run(row: tuple[Any, ...]) -> RunDocument:
     (key, id, workflow, input, parent, position, queue, version, tags, context, created, superseded, seed) = (
         row[:13]
     )
+    schedule, scheduled_at = row[13:15]
     status, priority, deadline, cancel, begun, reason, present, bound, end_status, value, finished = row[
-        13:24
+        15:26
     ]
     state = end = None
     if status is not None:
@@ -275,6 +278,8 @@ def _run(row: tuple[Any, ...]) -> RunDocument:
         created=created,
         superseded=superseded,
         seed=seed,
+        schedule=schedule,
+        scheduled_at=scheduled_at,
         state=state,
         end=end,
     )

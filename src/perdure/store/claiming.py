@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from perdure.models import CancelReason
 from perdure.store.arrays import Bigints, Integers, Smallints, Texts
-from perdure.store.claims import ClaimedRun, load_histories
+from perdure.store.claims import ClaimedRun, load_histories, utc
 from perdure.store.connection import Connection
 from perdure.store.database import Database
 from perdure.store.workers import CLAIM_SLOT
@@ -161,10 +161,12 @@ class Claimant:
                 remaining,
                 context or {},
                 seed,
+                utc(scheduled_at),
                 group=(queue, priority, queue_key),
                 arrival=arrival,
             )
-            for (key, begun, workflow, recoveries, cancel, claim, id, input, context, seed, remaining,
+            for (key, begun, workflow, recoveries, cancel, claim, id, input, context, seed,
+                 scheduled_at, remaining,
                  queue, priority, queue_key, arrival) in rows
         ]  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from perdure.models import CancelReason, Status
@@ -34,6 +34,8 @@ class ClaimedRun:
     context: Mapping[str, Any]
     seed: str | None = None
     """What its randomness is seeded with, where that is not its own key."""
+    scheduled_at: datetime | None = None
+    """The tick of a schedule that it is for."""
     steps: list[tuple[Any, ...]] = field(default_factory=list)
     waits: dict[str, float] = field(default_factory=dict)
     intents: dict[str, bytes | None] = field(default_factory=dict)
@@ -82,7 +84,7 @@ def look_at(database: Database, keys: Sequence[int]) -> list[tuple[ClaimedRun, S
             connection.execute("set transaction isolation level repeatable read, read only")
             found: list[tuple[ClaimedRun, Status | None]] = []
             rows = connection.execute(database.statements["look_at_runs"], {"keys": Bigints(list(keys))})
-            for key, id, workflow, input, begun, recoveries, cancel, claim, context, seed, status in rows:
+            for key, id, workflow, input, begun, recoveries, cancel, claim, context, seed, status, at in rows:
                 reason = CancelReason(cancel)
                 run = ClaimedRun(
                     key,
@@ -96,12 +98,18 @@ def look_at(database: Database, keys: Sequence[int]) -> list[tuple[ClaimedRun, S
                     None,
                     context or {},
                     seed,
+                    utc(at),
                 )
                 found.append((run, None if status is None else Status.of(status)))
             load_histories(connection, database, [run for run, _ in found])
         return found
 
     return database.repeat(look)
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """A moment in UTC, whatever the zone of the session that read it."""
+    return None if moment is None else moment.astimezone(UTC)
 
 
 def owned(connection: Connection, database: Database, worker: int) -> list[int]:

@@ -23,6 +23,8 @@ def check(export: Export) -> None:
     for run in export.runs:
         check_text(run.id, "id of a run")
         check_text(run.workflow, "name of a workflow")
+        if run.schedule is not None:
+            check_text(run.schedule, "name of a schedule")
         if (why := _state(run) or _record(run)) is not None:
             raise ValueError(f"run {run.id!r} {why}")
     parents = {run.key: run.parent for run in export.runs if run.parent is not None}

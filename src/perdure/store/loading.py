@@ -108,6 +108,8 @@ class _Loading:
             created=run.created,
             superseded=run.superseded,
             seed=run.seed,
+            schedule=run.schedule,
+            scheduled_at=run.scheduled_at,
             end_status=None if end is None else Status(end.status).code,
             end_value=None if end is None else self._end(end.status, stored(end.value)),
             finished=None if end is None else end.finished,

@@ -29,7 +29,8 @@ CORE_SLOT: Final = 0
 CONTESTED_SLOT: Final = 1
 CLAIM_SLOT: Final = 2
 COMMAND_SLOT: Final = 3
-FIRST_TRANSACTION_SLOT: Final = 4
+SCHEDULE_SLOT: Final = 4
+FIRST_TRANSACTION_SLOT: Final = 5
 SESSIONS: Final = 32
 """Transaction steps of one worker that can be under way at a time, in each colour half of them."""
 

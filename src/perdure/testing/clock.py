@@ -56,6 +56,7 @@ class Clock:
     def _move(self, name: str, **parameters: object) -> datetime:
         with psycopg.connect(self._url, autocommit=True) as connection:
             row = connection.execute(self._statements[name], parameters).fetchone()
+            connection.execute(self._statements["tell_clock"], ())
         if row is None:
             raise RuntimeError("the clock is not owned: use it as `with Clock(...) as clock:`")
         moment: datetime = row[0]

@@ -27,9 +27,10 @@ from perdure.store import operations, queues, workers
 from perdure.store.batch import Batch
 from perdure.store.database import Database
 from perdure.store.pools import Pools
+from perdure.store.records import EndRecord
 from perdure.worker.executor import Executor
 from perdure.worker.heartbeat import Heartbeat
-from perdure.worker.hints import CANCEL, ENDED, MAIL, WORK, Hints
+from perdure.worker.hints import CANCEL, ENDED, MAIL, SCHEDULE, WORK, Hints
 from perdure.worker.incarnation import Incarnation
 from perdure.worker.listener import Listener
 from perdure.worker.loops import Loops
@@ -37,6 +38,7 @@ from perdure.worker.mail import Mail
 from perdure.worker.producer import Producer
 from perdure.worker.pruner import Pruner
 from perdure.worker.reaper import Reaper
+from perdure.worker.scheduler import Scheduler
 from perdure.worker.service import Service
 from perdure.worker.sizes import Sizes
 from perdure.worker.timers import Timers
@@ -118,6 +120,7 @@ class Engine:
         self._heartbeat = Heartbeat(database, lambda: self.incarnation, settings.lease)
         self.reaper = Reaper(self)
         self.pruner = self._new_pruner()
+        self.scheduler = Scheduler(self)
         self._accepting = settings.worker
         self._stopped = threading.Event()
         self._hurried = threading.Event()
@@ -156,7 +159,14 @@ class Engine:
         """Stop now: what still runs goes on elsewhere."""
         self._accepting = False
         self._stopped.set()
-        stop_first: list[Service] = [self.producer, self._heartbeat, self.reaper, self.timers, self.mail]
+        stop_first: list[Service] = [
+            self.scheduler,
+            self.producer,
+            self._heartbeat,
+            self.reaper,
+            self.timers,
+            self.mail,
+        ]
         if self.pruner is not None:
             stop_first.append(self.pruner)
         for service in stop_first:
@@ -206,6 +216,7 @@ class Engine:
                 self._stopped.wait(backoff(failures))
                 continue
             self.producer.wake()
+            self.scheduler.wake()
             self.watcher.wake()
             return
 
@@ -229,7 +240,7 @@ class Engine:
         if not self.database.pooler:
             services.append(self._listener)
         if self.settings.worker:
-            services += [self._heartbeat, self.reaper, self.producer]
+            services += [self._heartbeat, self.reaper, self.producer, self.scheduler]
         if self.pruner is not None:
             services.append(self.pruner)
         return services
@@ -245,6 +256,8 @@ class Engine:
     def committed(self, batch: Batch) -> None:
         """A batch was committed."""
         self.hints.committed(batch)
+        if self.scheduler.waits and batch.of(EndRecord):
+            self.scheduler.wake()
 
     def heard(self, hint: str) -> None:
         """Somebody says that there may be something to do: the number of who says it, and what kind."""
@@ -261,6 +274,8 @@ class Engine:
             self.producer.wake()
         if ENDED in kinds:
             self.watcher.wake()
+        if SCHEDULE in kinds or (ENDED in kinds and self.scheduler.waits):
+            self.scheduler.wake()
         if (MAIL in kinds or ENDED in kinds) and self.mail.awaited:
             self.mail.wake()
 
@@ -283,6 +298,11 @@ class Engine:
         """Somebody has changed runs: there may be work, and ends."""
         self.hints.work()
         self.hints.ended()
+
+    def rescheduled(self) -> None:
+        """Schedules were changed, or triggered: there may be ticks, and work."""
+        self.hints.work()
+        self.hints.schedule()
 
 
 def worker_name() -> str:

@@ -97,6 +97,7 @@ class Executor:
             claim=claimed.claim,
         )
         run.context, run.seed = claimed.context, claimed.seed
+        run.scheduled_at = claimed.scheduled_at
         run.streams, run.written = claimed.streams, claimed.written
         run.cancel_told = False
         run.queue = claimed.group[0]

@@ -34,7 +34,7 @@ GATHER_SECONDS: Final = 0.003
 WAITERS_SECONDS: Final = 0.02
 """For so long ends gather before the runs that were put away to wait for them are looked for: one statement instead of
 one for each commit, which took a tenth of a run's time, one at a time."""
-WORK, ENDED, CANCEL, MAIL = "work", "ended", "cancel", "mail"
+WORK, ENDED, CANCEL, MAIL, SCHEDULE = "work", "ended", "cancel", "mail", "schedule"
 
 
 class Hints(Service):
@@ -88,6 +88,10 @@ class Hints(Service):
     def cancel(self) -> None:
         """Some run is to be cancelled."""
         self._add(CANCEL)
+
+    def schedule(self) -> None:
+        """Some schedule has changed."""
+        self._add(SCHEDULE)
 
     def tick(self) -> float | None:
         """Send what has gathered."""

@@ -43,7 +43,7 @@ class Listener(Service):
         if self._connection is None or self._connection.closed:
             self._connection = self._database.connect("listener")
             self._connection.execute(sql.SQL("listen {}").format(sql.Identifier(self._database.channel)))
-            self._heard("0 work ended cancel")  # what was said while nobody listened
+            self._heard("0 work ended cancel schedule")  # what was said while nobody listened
         # What came along with an earlier answer is in libpq's hands already; then wait for the socket, or for `stop`.
         self._hear(self._connection)
         poll = select.poll()
