@@ -16,6 +16,7 @@ from tests.api_tools import rows, until
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 """A Monday."""
 HOUR = timedelta(hours=1)
+LEASE = timedelta(days=365)
 
 
 @workflow
@@ -34,8 +35,8 @@ def held(word: str = "") -> str:
 
 @contextmanager
 def at_noon(url: str, **settings: Any) -> Iterator[tuple[perdure.sync.Perdure, Clock]]:
-    """A worker, while it is noon until the test says otherwise."""
-    with perdure.sync.Perdure(url, grace=0, **settings) as app, Clock(url) as clock:
+    """A worker, while it is noon until the test says otherwise; its lease does not end when hours pass at a word."""
+    with perdure.sync.Perdure(url, grace=0, lease=LEASE, **settings) as app, Clock(url) as clock:
         clock.set(NOON)
         yield app, clock
 

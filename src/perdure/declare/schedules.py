@@ -225,16 +225,16 @@ def scheduled(cron: str | None = None, **how: Unpack[Planned]) -> Callable[[W], 
         if not isinstance(workflow, Startable):
             raise DefinitionError(f"@scheduled stands above @workflow, not above {workflow!r}")
         definition = workflow.definition
-        try:
-            schedule = Schedule(workflow, cron, **how)
-            _encodes(definition, schedule)
-        except (ValueError, TypeError, SerializationError) as error:
-            raise DefinitionError(f"@scheduled of {definition.name}: {error}") from error
         if definition.method == "instance":
             raise DefinitionError(
                 f"@scheduled: {definition.name} is a method of instances: schedule it of one, by "
                 "app.schedules.apply(Schedule(instance.method, ...))"
             )
+        try:
+            schedule = Schedule(workflow, cron, **how)
+            _encodes(definition, schedule)
+        except (ValueError, TypeError, SerializationError) as error:
+            raise DefinitionError(f"@scheduled of {definition.name}: {error}") from error
         register_schedule(ScheduleDefinition(schedule.scheduled_name, definition, schedule.plan))
         return workflow
 
