@@ -1,4 +1,4 @@
-"""The producer: one poll a second, or at once when somebody hints; claims what there is room for."""
+"""The producer: one poll every two seconds, or at once when somebody hints; claims what there is room for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.producer")
 
-POLL_SECONDS: Final = 1.0
+POLL_SECONDS: Final = 2.0
+UNHINTED_POLL_SECONDS: Final = 1.0
+"""Behind a pooler, where no hints arrive."""
 SOONEST: Final = 0.02
 CLAIM_AT_ONCE: Final = 100
 LOOK_SECONDS: Final = 0.5
@@ -40,7 +42,7 @@ class Producer(Service):
     name = "producer"
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(POLL_SECONDS)
+        super().__init__(UNHINTED_POLL_SECONDS if engine.database.pooler else POLL_SECONDS)
         self._engine = engine
         self._connection: Connection | None = None
         self._doubtful = False
@@ -111,7 +113,7 @@ class Producer(Service):
     def _pause(self, found: Look) -> float | None:
         """Seconds until the next look: whoever wakes next is not to wait for the poll after."""
         soonest = [due for due in (found.next_due, self.claimer.again) if due is not None]
-        return min(POLL_SECONDS, max(SOONEST, *soonest)) if soonest else None
+        return min(self.interval, *(max(SOONEST, due) for due in soonest)) if soonest else None
 
     def lost(self) -> None:
         """Drop the connection."""
