@@ -5,11 +5,16 @@ All of them are frozen: an outcome is decided in one place, returned as a value,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import IntEnum, StrEnum
+from numbers import Real
 from typing import Any, Final, Generic, Literal, TypeVar
+
+from perdure import arguments
+from perdure.arguments import Defined, names_of, one_or_more
 
 Input = TypeVar("Input")
 Result = TypeVar("Result")
@@ -93,12 +98,12 @@ class RunFilter:
 
     Args:
         status: one status or several.
-        workflow: stored name of the workflow, or several.
+        workflow: stored name of the workflow, or the workflow itself; or several.
         queue: name of the queue, or several.
         version: version of the code, or several.
         worker: number of the worker that owns or ended them, or several.
         tags: tags that the run must have, with these values (`@>` of jsonb).
-        ids: exactly these ids.
+        ids: exactly these ids; a text is one.
         prefix: the beginning of the id.
         parent: id of the run that started them.
         created_after: born at or after this time (aware).
@@ -107,17 +112,20 @@ class RunFilter:
         finished_before: ended before this time (aware).
         error: text that occurs in the error that a run failed with (class, text, traceback), or in the reason for
             parking.
-        limit: at most so many, 100 by default.
+        limit: at most so many, the newest; by default 100 of a list, and of what is done to runs, all.
         cursor: `RunInfo.cursor` of the last one of the page before.
+
+    Raises:
+        ValueError: a field has a value that it cannot have.
     """
 
     status: Status | str | Sequence[Status | str] | None = None
-    workflow: str | Sequence[str] | None = None
+    workflow: Defined | str | Sequence[Defined | str] | None = None
     queue: str | Sequence[str] | None = None
     version: str | Sequence[str] | None = None
     worker: int | Sequence[int] | None = None
     tags: Mapping[str, Any] | None = None
-    ids: Sequence[str] | None = None
+    ids: str | Sequence[str] | None = None
     prefix: str | None = None
     parent: str | None = None
     created_after: datetime | None = None
@@ -125,45 +133,32 @@ class RunFilter:
     finished_after: datetime | None = None
     finished_before: datetime | None = None
     error: str | None = None
-    limit: int = 100
+    limit: int | None = None
     cursor: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("created_after", "created_before", "finished_after", "finished_before"):
-            moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
-                raise ValueError(f"RunFilter({name}=...) needs an aware datetime, such as datetime.now(UTC)")
-        if not 1 <= self.limit <= 10_000:
-            raise ValueError("RunFilter(limit=...) is between 1 and 10,000; use cursor= for the next page")
+        if isinstance(self.ids, str):  # else its letters would be ids
+            object.__setattr__(self, "ids", (self.ids,))
+        object.__setattr__(self, "workflow", names_of(self.workflow))
+        for name, check in _CHECKS.items():
+            if (value := getattr(self, name)) is not None:
+                check(value, f"RunFilter({name}=...)")
         if self.status is not None:
             for status in one_or_more(self.status):
-                Status(status)
-        for name in ("workflow", "queue", "version", "tags", "ids", "prefix", "parent", "error"):
-            if not _is_text(getattr(self, name)):
-                raise ValueError(
-                    f"RunFilter({name}=...) holds a NUL or a lone surrogate, which no run can have"
-                )
+                if status not in (known := list(Status)):
+                    raise ValueError(f"RunFilter(status=...) is one of {', '.join(known)}, not {status!r}")
 
 
-def _is_text(value: Any) -> bool:
-    """Whether all text in a value of a filter is text that the database takes."""
-    if isinstance(value, str):
-        return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
-    if isinstance(value, Mapping):
-        items: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]  (of whatever it is)
-        return all(_is_text(name) and _is_text(item) for name, item in items.items())
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
-        several: Sequence[Any] = value  # pyright: ignore[reportUnknownVariableType]  (of whatever it is)
-        return all(_is_text(item) for item in several)
-    return True
-
-
-def one_or_more(value: Any) -> list[Any]:
-    """Return a list of what may be one value or a sequence of them."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return [value]
-    several: Sequence[Any] = value  # pyright: ignore[reportUnknownVariableType]  (of whatever it is)
-    return list(several)
+_CHECKS: Final[Mapping[str, Callable[[Any, str], None]]] = {
+    **dict.fromkeys(("workflow", "queue", "version", "ids"), arguments.texts),
+    **dict.fromkeys(("prefix", "parent", "error", "cursor"), arguments.text),
+    **dict.fromkeys(
+        ("created_after", "created_before", "finished_after", "finished_before"), arguments.moment
+    ),
+    "worker": arguments.numbers,
+    "tags": arguments.tags,
+    "limit": arguments.limit,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,9 +363,12 @@ def seconds_of(duration: Duration, what: str) -> float:
     """Return a duration in seconds.
 
     Raises:
-        ValueError: it is negative, not finite, or longer than a century.
+        ValueError: it is no number, negative, not finite, or longer than a century.
     """
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    given: Any = duration
+    if not isinstance(given, timedelta | Real | Decimal):
+        raise ValueError(f"{what} must be seconds or a timedelta, not {given!r}")  # noqa: TRY004 - as one out of range
+    seconds = given.total_seconds() if isinstance(given, timedelta) else float(given)
     if not 0 <= seconds <= 3_200_000_000:
         raise ValueError(f"{what} must be between 0 seconds and a century, not {duration!r}")
     return seconds

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perdure.models import RunFilter, RunInfo, Status, one_or_more
+from perdure.arguments import one_or_more
+from perdure.models import RunFilter, RunInfo, Status
 from perdure.sql import migrations
 from perdure.store import runs
 from perdure.store.database import Database

@@ -467,6 +467,9 @@ def with_objects_blocking() -> None:
 async def with_operations(app: perdure.Perdure) -> None:
     assert_type(await app.runs.cancel(status=["failed", "parked"], reason="x", progress=print), int)
     assert_type(await app.runs.cancel(perdure.RunFilter(version="1"), compensate=False), int)
+    assert_type(await app.runs.cancel(app.handle("a"), reason="no"), int)
+    assert_type(await app.runs.cancel([app.handle("a"), "b"]), int)
+    assert_type(await app.runs.cancel(ids="a", limit=3), int)
     assert_type(await app.runs.resume(prefix="a", version="2"), int)
     assert_type(await app.runs.fork("a", from_step="1", outputs={"1": 5}), perdure.Handle[Any])
     assert_type(list(await app.runs.fork(["a", "b"])), list[perdure.Handle[Any]])

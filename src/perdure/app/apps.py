@@ -26,6 +26,7 @@ from perdure.client import (
 )
 from perdure.declare.workflows import Bound, Options
 from perdure.errors import PerdureError
+from perdure.serial import check_text
 
 R = TypeVar("R")
 
@@ -122,7 +123,7 @@ class Perdure(BaseApp):
 
     def handle(self, id: str) -> Handle[Any]:
         """A handle of the run with this id, of whatever workflow."""
-        return Handle(self, id, result_payload(None))
+        return Handle(self, check_text(id, "id of a run"), result_payload(None))
 
 
 class BlockingPerdure(BaseApp):
@@ -201,4 +202,4 @@ class BlockingPerdure(BaseApp):
 
     def handle(self, id: str) -> BlockingHandle[Any]:
         """A handle of the run with this id, of whatever workflow."""
-        return BlockingHandle(self, id, result_payload(None))
+        return BlockingHandle(self, check_text(id, "id of a run"), result_payload(None))

@@ -13,7 +13,7 @@ from typing import Any, Self
 from perdure import client
 from perdure.app.settings import at_least_one, setting, truth
 from perdure.client import Operation, read, replaying
-from perdure.client.choosing import Command
+from perdure.client.choosing import Command, check_fields
 from perdure.core.branch import current
 from perdure.core.middleware import Middleware
 from perdure.core.registry import schedules as declared
@@ -294,7 +294,15 @@ def checked_queues(queues: Sequence[Queue]) -> tuple[Queue, ...]:
 
 
 def filter_of(where: RunFilter | None, filters: Mapping[str, Any]) -> RunFilter:
-    """The filter given, or made of keywords."""
+    """The filter given, or made of keywords.
+
+    Raises:
+        TypeError: both, what is no filter, or a keyword that is none.
+        ValueError: a field has a value that it cannot have.
+    """
+    if where is not None and not isinstance(where, RunFilter):
+        raise TypeError(f"give a RunFilter or its fields as keywords, not {where!r}")
     if where is not None and filters:
         raise TypeError("give a RunFilter or its fields as keywords, not both")
+    check_fields(filters)
     return where if where is not None else RunFilter(**filters)

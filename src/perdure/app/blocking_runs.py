@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 from perdure.app.base import filter_of
 from perdure.app.runs import forked
 from perdure.client import BlockingHandle, Operation, blocking, managing
-from perdure.client.choosing import Asked, AskedOfVersion, Command, Forked, Progress, Several, Which
+from perdure.client.choosing import (
+    Asked,
+    AskedOfVersion,
+    Command,
+    Forked,
+    Id,
+    Ids,
+    Progress,
+    Several,
+    Which,
+    id_of,
+)
 from perdure.client.pruning import pruning
 from perdure.models import (
     AuditInfo,
@@ -17,7 +28,6 @@ from perdure.models import (
     RunDetail,
     RunFilter,
     RunInfo,
-    one_or_more,
     seconds_of,
 )
 from perdure.retention import Pruned, Retention, checked_retention
@@ -42,9 +52,9 @@ class BlockingRuns:
         wanted = filter_of(where, filters)
         return cast("int", blocking(lambda: self._app.count_operation(wanted), self._app))
 
-    def get(self, id: str) -> RunDetail:
+    def get(self, id: Id) -> RunDetail:
         """One run with its steps; raises `WorkflowNotFound`."""
-        return cast("RunDetail", blocking(lambda: self._app.get_operation(id), self._app))
+        return cast("RunDetail", blocking(lambda: self._app.get_operation(id_of(id)), self._app))
 
     def cancel(
         self,
@@ -78,7 +88,7 @@ class BlockingRuns:
         return self._reached(managing.restarting(self._app, Command.of(which, asked), version))
 
     @overload
-    def fork(self, which: str, **how: Unpack[Forked]) -> BlockingHandle[Any]: ...
+    def fork(self, which: Id, **how: Unpack[Forked]) -> BlockingHandle[Any]: ...
     @overload
     def fork(self, which: Several, **how: Unpack[Forked]) -> Sequence[BlockingHandle[Any]]: ...
     def fork(self, which: Which, **how: Unpack[Forked]) -> Any:
@@ -133,11 +143,9 @@ class BlockingRuns:
         found = blocking(lambda: self._app.replay_operation(command, seconds), self._app)
         return cast("tuple[ReplayInfo, ...]", found)
 
-    def export(self, which: str | Sequence[str], *, children: bool = True) -> bytes:
+    def export(self, which: Ids, *, children: bool = True) -> bytes:
         """Runs with all that is recorded of them, as JSON text. See `Runs.export`."""
-        found = blocking(
-            lambda: managing.exporting(self._app, one_or_more(which), children=children), self._app
-        )
+        found = blocking(lambda: managing.exporting(self._app, which, children=children), self._app)
         return cast("bytes", found)
 
     def load(self, document: str | bytes, *, prefix: str = "", reason: str | None = None) -> tuple[str, ...]:
@@ -154,21 +162,27 @@ class BlockingRuns:
         progress: Progress | None = None,
     ) -> int:
         """Merge tags into those of runs; return how many runs that were. See `Runs.set_tags`."""
-        return self._reached(managing.tagging(self._app, Command(which, reason, progress), tags))
+        return self._reached(
+            managing.tagging(self._app, Command.of(which, {"reason": reason, "progress": progress}), tags)
+        )
 
     def set_output(
         self,
         which: Which,
-        step: str,
+        step: str | int,
         value: Any,
         *,
         reason: str | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Correct what a step was recorded with; return of how many runs. See `Runs.set_output`."""
-        return self._reached(managing.correcting(self._app, Command(which, reason, progress), step, value))
+        return self._reached(
+            managing.correcting(
+                self._app, Command.of(which, {"reason": reason, "progress": progress}), step, value
+            )
+        )
 
-    def audit(self, id: str | None = None, *, limit: int = 100) -> tuple[AuditInfo, ...]:
+    def audit(self, id: Id | None = None, *, limit: int = 100) -> tuple[AuditInfo, ...]:
         """What was done to a run, or to all, newest first."""
         found = blocking(lambda: managing.auditing(self._app, id, limit), self._app)
         return cast("tuple[AuditInfo, ...]", found)

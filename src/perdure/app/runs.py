@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from perdure.app.base import filter_of
 from perdure.client import Handle, Operation, managing, on_loop
-from perdure.client.choosing import Asked, AskedOfVersion, Command, Forked, Progress, Several, Which
+from perdure.client.choosing import (
+    Asked,
+    AskedOfVersion,
+    Command,
+    Forked,
+    Id,
+    Ids,
+    Progress,
+    Several,
+    Which,
+    id_of,
+    read_which,
+)
 from perdure.client.pruning import pruning
 from perdure.models import (
     AuditInfo,
@@ -16,7 +28,6 @@ from perdure.models import (
     RunDetail,
     RunFilter,
     RunInfo,
-    one_or_more,
     seconds_of,
 )
 from perdure.retention import Pruned, Retention, checked_retention
@@ -31,17 +42,20 @@ _ANYTHING = Payload.of(Any)
 
 def forked(app: BaseApp, which: Which, how: Forked, kind: Any) -> Operation:
     """The operation that forks runs and returns the handle of the fork, or of each, of the colour asked for."""
-    made = yield from managing.forking(app, which, how)
+    chosen = read_which(which)
+    made = yield from managing.forking(app, chosen, how)
     handles = [kind(app, id, _ANYTHING) for id in made]
-    return handles[0] if isinstance(which, str) else handles
+    return handles[0] if isinstance(chosen, str) else handles
 
 
 class Runs:
     """The runs in the app's database.
 
-    What is done to several takes `which`: an id, ids or a `RunFilter`, or the fields of one as keywords. It is done some
-    hundred at a time, each in one transaction; `progress` is called after each with how many were reached so far. All of
-    it is noted, with `reason`, in the audit (`audit`).
+    What is done to several takes `which`: an id, ids or a `RunFilter`, or the fields of one as keywords. A handle or a
+    `RunInfo` stands for its id. A keyword that is None is not said, and an empty one is refused: all runs are meant by
+    `RunFilter()` alone. With `limit` it is done to so many at most, the newest; without, to all that match. It is done
+    some hundred at a time, each in one transaction; `progress` is called after each with how many were reached so far.
+    All of it is noted, with `reason`, in the audit (`audit`).
     """
 
     def __init__(self, app: Perdure) -> None:
@@ -61,13 +75,13 @@ class Runs:
         wanted = filter_of(where, filters)
         return on_loop(lambda: self._app.count_operation(wanted), self._app)
 
-    def get(self, id: str) -> Coroutine[object, None, RunDetail]:
+    def get(self, id: Id) -> Coroutine[object, None, RunDetail]:
         """One run with its steps, and why it waits.
 
         Raises:
             WorkflowNotFound: no run has this id.
         """
-        return on_loop(lambda: self._app.get_operation(id), self._app)
+        return on_loop(lambda: self._app.get_operation(id_of(id)), self._app)
 
     def cancel(
         self,
@@ -131,7 +145,7 @@ class Runs:
         return on_loop(lambda: managing.restarting(self._app, command, version), self._app)
 
     @overload
-    def fork(self, which: str, **how: Unpack[Forked]) -> Coroutine[object, None, Handle[Any]]: ...
+    def fork(self, which: Id, **how: Unpack[Forked]) -> Coroutine[object, None, Handle[Any]]: ...
     @overload
     def fork(
         self, which: Several, **how: Unpack[Forked]
@@ -140,7 +154,8 @@ class Runs:
         """Start a new run with part of another's history; that one is not touched, and may be running.
 
         Args:
-            which: id of the run to fork; of ids or a filter, each is forked, and the handles come in a list.
+            which: id of the run to fork; of ids or a filter, each is forked, and the handles come in a list, in the order
+                of the ids, or, of a filter, the newest first.
             from_step: the step that is to run again, with all that the code was told with it and after it; its position,
                 or its name, of which the last counts. By default nothing is kept.
             outputs: other results for steps that are kept, by position or name.
@@ -250,11 +265,11 @@ class Runs:
         seconds = seconds_of(within, "within=")
         return on_loop(lambda: self._app.replay_operation(command, seconds), self._app)
 
-    def export(self, which: str | Sequence[str], *, children: bool = True) -> Coroutine[object, None, bytes]:
+    def export(self, which: Ids, *, children: bool = True) -> Coroutine[object, None, bytes]:
         """Runs with all that is recorded of them, as JSON text; docs/reference/export-format.md says what is in it.
 
         Args:
-            which: id or ids; earlier lives under them come along.
+            which: id or ids, no filter; earlier lives under them come along. Of no ids it is an empty export.
             children: take the runs along that they started, and those of these.
 
         Raises:
@@ -263,9 +278,7 @@ class Runs:
         Example:
             Path("order-7.json").write_bytes(await app.runs.export("order-7"))
         """
-        return on_loop(
-            lambda: managing.exporting(self._app, one_or_more(which), children=children), self._app
-        )
+        return on_loop(lambda: managing.exporting(self._app, which, children=children), self._app)
 
     def load(
         self, document: str | bytes, *, prefix: str = "", reason: str | None = None
@@ -306,13 +319,13 @@ class Runs:
             ValueError: they are no tags.
             WorkflowNotFound: a single id was given, and no run has it.
         """
-        command = Command(which, reason, progress)
+        command = Command.of(which, {"reason": reason, "progress": progress})
         return on_loop(lambda: managing.tagging(self._app, command, tags), self._app)
 
     def set_output(
         self,
         which: Which,
-        step: str,
+        step: str | int,
         value: Any,
         *,
         reason: str | None = None,
@@ -333,11 +346,16 @@ class Runs:
             PerdureError: nothing is recorded there, it is no result of a step, or the run is running.
             SerializationError: the value is not what the step returns.
         """
-        command = Command(which, reason, progress)
+        command = Command.of(which, {"reason": reason, "progress": progress})
         return on_loop(lambda: managing.correcting(self._app, command, step, value), self._app)
 
     def audit(
-        self, id: str | None = None, *, limit: int = 100
+        self, id: Id | None = None, *, limit: int = 100
     ) -> Coroutine[object, None, tuple[AuditInfo, ...]]:
-        """What was done to a run, or to all, newest first: when, by whom, what and why."""
+        """What was done to a run, or to all, newest first: when, by whom, what and why.
+
+        Args:
+            id: of the run; None means all.
+            limit: at most so many lines, up to 10,000.
+        """
         return on_loop(lambda: managing.auditing(self._app, id, limit), self._app)

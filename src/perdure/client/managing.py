@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from perdure.client.choosing import Command, Forked, Which
+from perdure.arguments import limit as check_limit
+from perdure.arguments import truth
+from perdure.client.choosing import Chosen, Command, Forked, id_of, read_which
 from perdure.client.current import App
 from perdure.client.operations import Operation, arguments_of, check_tags, describe, read
 from perdure.core.branch import current
@@ -37,6 +39,17 @@ def note_of(app: App, reason: str | None) -> operations.Note:
     return operations.Note(who, None if reason is None else check_text(reason, "reason="))
 
 
+def checked_name(name: Any, what: str) -> None:
+    """Refuse a name that is given and cannot be one.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: the database would not take it.
+    """
+    if name is not None:
+        check_text(name, what)
+
+
 def _login() -> str:
     try:
         return getpass.getuser()
@@ -44,8 +57,8 @@ def _login() -> str:
         return "unknown"
 
 
-def pages(app: App, which: Which) -> Iterator[list[RunInfo]]:
-    """The runs meant, some hundred at a time.
+def pages(app: App, which: Chosen) -> Iterator[list[RunInfo]]:
+    """The runs meant, some hundred at a time, the newest first; of a filter no more than its limit.
 
     Raises:
         WorkflowNotFound: a single id was given, and no run has it.
@@ -53,13 +66,16 @@ def pages(app: App, which: Which) -> Iterator[list[RunInfo]]:
     if isinstance(which, str):
         yield [describe(app, which)]
         return
-    where = which if isinstance(which, RunFilter) else RunFilter(ids=list(which))
-    cursor = where.cursor
-    while found := stored.list_runs(app.database, replace(where, limit=AT_ONCE, cursor=cursor)):
-        yield found
-        if len(found) < AT_ONCE:
+    where = which if isinstance(which, RunFilter) else RunFilter(ids=which)
+    cursor, left = where.cursor, where.limit
+    while left is None or left > 0:
+        at_once = AT_ONCE if left is None else min(left, AT_ONCE)
+        found = stored.list_runs(app.database, replace(where, limit=at_once, cursor=cursor))
+        if found:
+            yield found
+        if len(found) < at_once:
             return
-        cursor = found[-1].cursor
+        cursor, left = found[-1].cursor, None if left is None else left - at_once
 
 
 def bulk(app: App, command: Command, action: Callable[[list[RunInfo]], list[int]]) -> int:
@@ -93,6 +109,7 @@ def cancelling(app: App, command: Command, *, compensate: bool) -> Operation:
 
 def resuming(app: App, command: Command, version: str | None) -> Operation:
     """Have parked and failed runs go on."""
+    checked_name(version, "version=")
     note = note_of(app, command.reason)
     return _changing(
         app, "resume", command, lambda runs: operations.resume(app.database, _keys(runs), note, version)
@@ -101,6 +118,7 @@ def resuming(app: App, command: Command, version: str | None) -> Operation:
 
 def restarting(app: App, command: Command, version: str | None) -> Operation:
     """Begin runs anew under their ids."""
+    checked_name(version, "version=")
     note = note_of(app, command.reason)
 
     def restart(runs: list[RunInfo]) -> list[int]:
@@ -158,9 +176,11 @@ def _timeout_of(run: RunInfo) -> float | None:
     return None if definition is None else definition.timeout
 
 
-def forking(app: App, which: Which, how: Forked) -> Operation:
-    """Fork runs; the operation returns the ids of the forks."""
+def forking(app: App, which: Chosen, how: Forked) -> Operation:
+    """Fork runs; the operation returns the ids of the forks, of ids in their order."""
     note = note_of(app, how.get("reason"))
+    for name in ("version", "queue"):
+        checked_name(how.get(name), f"{name}=")
     if how.get("outputs") and how.get("from_step") is None:
         raise ValueError("outputs= are for steps that the fork keeps: say from_step=")
     if (new_id := how.get("new_id")) is not None:
@@ -169,7 +189,11 @@ def forking(app: App, which: Which, how: Forked) -> Operation:
             raise ValueError("new_id= is for one fork: of several each gets an id of its own")
 
     def work() -> list[str]:
-        made = [_forked(app, run, how, note) for page in pages(app, which) for run in page]
+        runs = [run for page in pages(app, which) for run in page]
+        if isinstance(which, tuple):
+            order = {id: place for place, id in enumerate(which)}
+            runs.sort(key=lambda run: order[run.id])
+        made = [_forked(app, run, how, note) for run in runs]
         app.changed()
         return made
 
@@ -200,7 +224,19 @@ def _forked(app: App, origin: RunInfo, how: Forked, note: operations.Note) -> st
     return what.id
 
 
-def _cut(app: App, run: RunInfo, step: str) -> operations.Cut:
+def position_of(step: str | int) -> str:
+    """A step by its position, which may be given as the number that it looks like, or by its name.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(step, bool) or not isinstance(step, str | int):
+        raise TypeError(f"a step is given by its position or its name, not as {step!r}")
+    return check_text(str(step), "step")
+
+
+def _cut(app: App, run: RunInfo, step: str | int) -> operations.Cut:
+    step = position_of(step)
     cut = operations.find_cut(app.database, run.key, step)
     if cut is None:
         raise PerdureError(
@@ -216,7 +252,7 @@ def _input(run: RunInfo, args: Sequence[Any] | None, kwargs: Mapping[str, Any] |
     return arguments_of(workflows.get(run.workflow), args or (), kwargs or {})
 
 
-def _outputs(app: App, run: RunInfo, outputs: Mapping[str, Any]) -> dict[str, bytes]:
+def _outputs(app: App, run: RunInfo, outputs: Mapping[Any, Any]) -> dict[str, bytes]:
     """Other results by position."""
     cuts = {step: _cut(app, run, step) for step in outputs}
     return {cuts[step].position: _stored(cuts[step], value) for step, value in outputs.items()}
@@ -229,8 +265,9 @@ def _stored(cut: operations.Cut, value: Any) -> bytes:
     return check_size(payload.encode(value), what="the output")
 
 
-def correcting(app: App, command: Command, step: str, value: Any) -> Operation:
+def correcting(app: App, command: Command, which_step: str | int, value: Any) -> Operation:
     """Correct what a step was recorded with; of several runs those are left alone where that cannot be done."""
+    step = position_of(which_step)
     note, alone = note_of(app, command.reason), isinstance(command.which, str)
 
     def correct(runs: list[RunInfo]) -> list[int]:
@@ -255,8 +292,17 @@ def correcting(app: App, command: Command, step: str, value: Any) -> Operation:
     return read("runs.set_output", lambda: bulk(app, command, correct), _COUNT)
 
 
-def exporting(app: App, ids: Sequence[str], *, children: bool) -> Operation:
-    """Runs with all that is recorded of them, as JSON text."""
+def exporting(app: App, which: Any, *, children: bool) -> Operation:
+    """Runs with all that is recorded of them, as JSON text.
+
+    Raises:
+        TypeError: they are not given by their ids.
+    """
+    chosen = read_which(which)
+    if isinstance(chosen, RunFilter):
+        raise TypeError("export takes ids: list the runs of a filter first, with app.runs.list")
+    ids = (chosen,) if isinstance(chosen, str) else chosen
+    truth(children, "children=")
 
     def look() -> bytes:
         for id in ids:
@@ -282,6 +328,8 @@ def loading(app: App, document: str | bytes, prefix: str, reason: str | None) ->
     return read("runs.load", work, Payload.of(tuple[str, ...]))
 
 
-def auditing(app: App, id: str | None, limit: int) -> Operation:
+def auditing(app: App, run: Any, limit: int) -> Operation:
     """What was done to runs."""
+    id = None if run is None else id_of(run)
+    check_limit(limit, "limit=")
     return read("runs.audit", lambda: tuple(operations.list_audit(app.database, id, limit)))

@@ -73,6 +73,8 @@ def check_tags(tags: Mapping[str, Any]) -> dict[str, Any]:
         text = Payload.of(dict[str, Any]).encode(dict(tags))
     except (SerializationError, TypeError, ValueError) as error:
         raise ValueError(f"tags= must be a mapping of names to JSON values: {error}") from error
+    if "" in tags:
+        raise ValueError("tags= has a tag without a name")
     if b"\\u0000" in text:
         raise ValueError("tags= cannot hold a NUL character: the database could not search them")
     return dict(tags)
@@ -82,9 +84,14 @@ def options_of(changes: Mapping[str, Any]) -> StartOptions:
     """Check what the user gave to `.options(...)`.
 
     Raises:
+        TypeError: there is no such option.
         ValueError: an option has a value that it cannot have.
     """
     options = dict(changes)
+    for name in options:
+        if name not in StartOptions.__dataclass_fields__:
+            known = ", ".join(StartOptions.__dataclass_fields__)
+            raise TypeError(f"there is no option {name!r}: they are {known}")
     for name in ("delay", "timeout", "expires"):
         if options.get(name) is not None:
             options[name] = seconds_of(options[name], f"{name}=")

@@ -52,7 +52,7 @@ def check_name(name: str) -> str:
     Raises:
         ValueError: it is empty, or is kept for perdure's own.
     """
-    check_text(name, "the name of a topic, event, stream or update")
+    check_text(name, "name of a topic, event, stream or update")
     if not name or name.startswith("!"):
         raise ValueError(
             f"a topic, event, stream or update needs a name that does not begin with '!', not {name!r}"

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, cast, overload
 
+from perdure.arguments import limit as check_limit
 from perdure.client import Operation, current_app, on_loop, read
 from perdure.core.branch import current
 from perdure.core.entities import (
@@ -232,12 +233,18 @@ class Entity:
 
     @classmethod
     def history(cls, key: str, limit: int = 100) -> Coroutine[object, None, tuple[CommandInfo, ...]]:
-        """The last commands that the object has carried out, newest first; not inside a workflow."""
+        """The last commands that the object has carried out, newest first; not inside a workflow.
+
+        Args:
+            key: of the object.
+            limit: at most so many, up to 10,000.
+        """
         return on_loop(cls.looking_back(check_key(key), limit), current_app(), "perdure.sync.history")
 
     @classmethod
     def looking_back(cls, key: str, limit: int) -> Callable[[], Operation]:
         """What makes the operation behind `history`, for both colours."""
+        check_limit(limit, "limit=")
         app, place = current_app(), (cls.__entity__.name, key)
 
         def look() -> tuple[CommandInfo, ...]:

@@ -311,7 +311,7 @@ class AsyncWorkflow(AsyncStartable[P, R]):
 
     def handle(self, id: str) -> Handle[R]:
         """A handle of the run with this id, whether or not it is there."""
-        return Handle(current_app(), id, self.definition.signature.result)
+        return Handle(current_app(), check_text(id, "id of a run"), self.definition.signature.result)
 
 
 class BlockingWorkflow(BlockingStartable[P, R]):
@@ -333,7 +333,7 @@ class BlockingWorkflow(BlockingStartable[P, R]):
 
     def handle(self, id: str) -> BlockingHandle[R]:
         """A handle of the run with this id, whether or not it is there."""
-        return BlockingHandle(current_app(), id, self.definition.signature.result)
+        return BlockingHandle(current_app(), check_text(id, "id of a run"), self.definition.signature.result)
 
 
 class _WorkflowDecorator(Protocol):

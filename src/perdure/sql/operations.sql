@@ -210,11 +210,16 @@ with recursive tree (key, id) as (
     where %(children)s or r.id = t.id)
 select key from tree
 
+-- name: export_head
+-- Which database an export is from, and when it was made.
+select right(i.id::text, 12) as realm, {schema}.clock() as now from {schema}.identity i
+
 -- name: export_runs
 -- All that is known of runs, but for what is a list.
 select r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.version, r.tags, r.context, r.created,
-       r.superseded, coalesce(r.seed, right(i.id::text, 12) || '/' || r.key) as seed, r.schedule, r.scheduled_at, l.status, l.priority, l.deadline, l.cancel, l.begun,
-       l.reason, l.version as present, l.parent is not null as bound, e.status as end_status, e.value, e.finished, right(i.id::text, 12) as realm, {schema}.clock() as now
+       r.superseded, coalesce(r.seed, right(i.id::text, 12) || '/' || r.key) as seed, r.schedule, r.scheduled_at, l.status,
+       l.priority, l.deadline, l.cancel, l.begun, l.reason, l.version as present, l.parent is not null as bound,
+       e.status as end_status, e.value, e.finished
 from {schema}.runs r
 cross join {schema}.identity i
 left join {schema}.live l on l.key = r.key

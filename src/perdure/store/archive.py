@@ -210,25 +210,23 @@ def stored(value: Json) -> bytes:
 # -- out -------------------------------------------------------------------------------------------
 
 
-def export(database: Database, ids: Sequence[str], *, children: bool) -> Export | None:
-    """Runs by id with their earlier lives and, if wanted, all that they started, as of one moment; None of none."""
+def export(database: Database, ids: Sequence[str], *, children: bool) -> Export:
+    """Runs by id with their earlier lives and, if wanted, all that they started, as of one moment."""
 
-    def look(connection: Connection) -> Export | None:
+    def look(connection: Connection) -> Export:
         def rows(name: str, **parameters: Any) -> list[tuple[Any, ...]]:
             return connection.execute(database.statements[name], parameters).fetchall()
 
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read, read only")
             keys = [key for (key,) in rows("find_tree", ids=list(ids), children=children)]
+            ((realm, now),) = rows("export_head")
             found = rows("export_runs", keys=Bigints(keys))
-            if not found:
-                return None
             runs = {row[0]: _run(row) for row in found}
             for name, (field, kind) in _LISTS.items():
                 cursor = connection.cursor(row_factory=dict_row)
                 for row in cursor.execute(database.statements[name], {"keys": Bigints(keys)}):
                     getattr(runs[row.pop("run")], field).append(_document(kind, row))
-        realm, now = found[0][-2:]
         return Export(realm=realm, exported=now, runs=list(runs.values()))
 
     return database.repeat(look)

@@ -13,8 +13,12 @@ from perdure.serial import check_text
 from perdure.store.archive import Export, RunDocument, stored
 
 
-def check(export: Export) -> None:
+def check(export: Export, prefix: str = "") -> None:
     """Refuse an export whose runs cannot be.
+
+    Args:
+        export: what was read.
+        prefix: what is put before every id: with it, too, it must be one that can be named.
 
     Raises:
         ValueError: one cannot; the text says which, and why.
@@ -22,6 +26,7 @@ def check(export: Export) -> None:
     runs = {run.key: run for run in export.runs}
     for run in export.runs:
         check_text(run.id, "id of a run")
+        check_text(prefix + run.id, "id of a run with its prefix")
         check_text(run.workflow, "name of a workflow")
         if run.schedule is not None:
             check_text(run.schedule, "name of a schedule")

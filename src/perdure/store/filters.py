@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from psycopg.types.json import Jsonb
 
-from perdure.models import RunFilter, Status, one_or_more
+from perdure.arguments import one_or_more
+from perdure.models import RunFilter, Status
 from perdure.store.arrays import Bigints
 
 _STORED: Final = {
@@ -27,6 +28,8 @@ _STORED: Final = {
     Status.PARKED: (6,),
 }
 """What the row of an unfinished run can say for each status."""
+LISTED: Final = 100
+"""Runs of a list whose filter has no limit."""
 
 
 def parameters(where: RunFilter, parents: Sequence[int] | None) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def parameters(where: RunFilter, parents: Sequence[int] | None) -> dict[str, Any
         "reason": where.error,
         "cursor_created": created,
         "cursor_key": key,
-        "limit": where.limit,
+        "limit": where.limit or LISTED,
     }
 
 
@@ -84,7 +87,7 @@ def _of_status(where: RunFilter) -> dict[str, Any]:
     return found
 
 
-def _several(value: str | Sequence[str] | None) -> list[str] | None:
+def _several(value: Any) -> list[str] | None:
     return None if value is None else one_or_more(value)
 
 

@@ -28,7 +28,7 @@ def load(
 ) -> tuple[str, ...]:
     """Load runs in one transaction; return their ids. What had not ended is parked."""
     try:
-        check(export)
+        check(export, prefix)
     except ValueError as error:
         raise _damaged(error) from None
     loading = _Loading(export, {run.key: new_key() for run in export.runs}, prefix)
