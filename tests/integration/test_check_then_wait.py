@@ -69,7 +69,7 @@ def wake(owner: RawWorker, ended: int) -> list[int]:
 
 def sweep(owner: RawWorker) -> None:
     owner.connection.execute(
-        owner.database.statements["sweep"], {"timeout": b"null", "left": 5.0, "types": []}
+        owner.database.statements["sweep"], {"timeout": b"null", "expired": b"null", "left": 5.0, "types": []}
     )
 
 

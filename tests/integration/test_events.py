@@ -246,7 +246,8 @@ def test_an_event_and_a_put_away_see_each_other(database_url: str) -> None:
         owner.write(away)
         assert away.outcome is Outcome.STAY
         owner.connection.execute(
-            owner.database.statements["sweep"], {"timeout": b"null", "left": 5.0, "types": []}
+            owner.database.statements["sweep"],
+            {"timeout": b"null", "expired": b"null", "left": 5.0, "types": []},
         )
         assert rows(database_url, "select status from perdure.live where key = %s", late) == [(2,)]
 

@@ -36,7 +36,17 @@ GONE_SECONDS: Final = 30 * 86400.0
 """How long workers that are gone keep their names at least."""
 FORGOTTEN_AT_ONCE: Final = 1000
 FORGOTTEN_PAGES: Final = 10
-_TABLES: Final = ("steps", "messages", "events", "streams", "waits", "intents", "takeovers", "ends", "runs")
+_TABLES: Final[tuple[str, ...]] = (
+    "steps",
+    "messages",
+    "events",
+    "streams",
+    "waits",
+    "intents",
+    "takeovers",
+    "ends",
+    "runs",
+)
 
 
 class Place(NamedTuple):
@@ -160,7 +170,7 @@ class Pruning:
         def once(connection: Connection) -> Pruned:
             counts = self._counts(connection, keys)
             [rows] = self._do(connection, "count_rows_of_runs", keys=Bigints(sorted(keys)))
-            found = dict(zip(_TABLES, rows, strict=True))
+            found: dict[str, int] = dict(zip(_TABLES, rows, strict=True))
             return Pruned(len(keys), len(trees), counts, found, dry_run=True)
 
         return Pruned(dry_run=True) if not trees else self._lend(once)
