@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -62,7 +63,8 @@ def prune(
         agree_to("prune", would.runs, agreed=agreed)
         with progress_bar("prune", would.runs) as moved:
             gone = app.runs.prune(retention, limit=would.runs, reason=reason, progress=moved)
-    _write(gone, gone.runs, form)
+    # More may be due by now than was agreed to: whether the limit was reached is what the count said.
+    _write(replace(gone, complete=would.complete), gone.runs, form)
 
 
 def _retention(kept: Mapping[str, float | None], workflows: Sequence[str]) -> Retention:
