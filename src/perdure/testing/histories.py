@@ -31,7 +31,7 @@ def replay(
         ValueError: it is no export, or of a newer format.
 
     Example:
-        @pytest.mark.parametrize("history", Path("histories").glob("*.json"), ids=str)
+        @pytest.mark.parametrize("history", sorted(Path(__file__).with_name("histories").glob("*.json")), ids=str)
         def test_running_orders_can_go_on(history):
             for found in perdure.testing.replay(history):
                 assert found.agrees, found.text
