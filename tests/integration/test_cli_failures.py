@@ -113,7 +113,7 @@ def test_a_cursor_that_is_none(database_url: str) -> None:
 @LOOKING
 def test_looking_makes_no_embedded_server(command: list[str], tmp_path: Path) -> None:
     """In a folder without one, it says so, and leaves the folder as it is."""
-    fails(5, "there is no .perdure/ in this folder", *command, cwd=tmp_path)
+    fails(5, "there is no database in .perdure/ of this folder", *command, cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -72,7 +72,7 @@ def test_1200_runs_are_cancelled_by_filter(database_url: str, app: Perdure) -> N
     assert len(json.loads(dry.stdout)["runs"]) == 20
     shown = on_terminal("cancel", "--prefix", "many-", url=database_url, typed="y\n")
     assert "cancel 1,200 runs? [y/N]" in shown
-    assert "1,200 of 1,200 runs are cancelled" in shown
+    assert "cancelled or told to stop: 1,200 of 1,200" in shown
     assert rows(database_url, "select status, count(*) from perdure.ends group by status") == [(9, MANY)]
     assert rows(database_url, "select count(*) from perdure.live") == [(1,)]
 

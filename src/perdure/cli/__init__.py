@@ -7,6 +7,7 @@ a traceback means a bug.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ from perdure.cli.audit import audit
 from perdure.cli.cancel import cancel
 from perdure.cli.check import check
 from perdure.cli.delete import delete
-from perdure.cli.exits import EXPLAINED, Exit, Failure, failure_of
+from perdure.cli.exits import EXPLAINED, Exit, Failure, failure_of, failure_of_output
 from perdure.cli.export import export, load
 from perdure.cli.fork import fork
 from perdure.cli.ls import ls
@@ -46,7 +47,17 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # click's own type
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            unwritten = failure_of_output(error)
+            if unwritten is None:
+                raise
+            if unwritten.code is not Exit.UNREAD:
+                click.echo(f"perdure: {unwritten}", err=True)
+            raise click.exceptions.Exit(unwritten.code) from None
         except (Failure, PerdureError, psycopg.Error, ValueError) as error:
             failure = error if isinstance(error, Failure) else failure_of(error)
             if failure is None:

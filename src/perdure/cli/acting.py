@@ -56,7 +56,7 @@ class Verb:
         name: the verb.
         fitting: statuses of runs to which it can be done.
         outcome: says what became of a run, from how it stands afterwards and whether it was reached.
-        many: what to tell people after the number of runs that it reached by filter.
+        many: what to tell people before the number of runs that it reached by filter.
         removes: whether a run that it reached is not there any more.
     """
 
@@ -140,7 +140,7 @@ def _all(
         case Form.JSON:
             write_json({"matched": count, "reached": reached})
         case Form.TABLE:
-            click.echo(f"{reached:,} of {count:,} runs {verb.many}" if count else "no runs match")
+            click.echo(f"{verb.many}: {reached:,} of {count:,}" if count else "no runs match")
         case _:
             write_lines([[reached]])
 

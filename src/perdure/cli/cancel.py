@@ -44,4 +44,4 @@ def _outcome(run: RunInfo, reached: bool) -> Done:
     return Done("too_late", f"has {run.status} already", refused=True)
 
 
-CANCEL: Final = Verb("cancel", UNFINISHED, _outcome, "are cancelled or told to stop")
+CANCEL: Final = Verb("cancel", UNFINISHED, _outcome, "cancelled or told to stop")

@@ -113,6 +113,17 @@ def agree_to(verb: str, count: int, *, agreed: bool) -> None:
             Exit.USAGE,
             f"{runs} would be reached by this {verb}, and nobody is here to agree: say --yes, or --dry-run to see them",
         )
-    if not click.confirm(f"{verb} {runs}?", err=True):
+    if not _agreed(f"{verb} {runs}?"):
         say("nothing was changed")
         raise click.exceptions.Exit(Exit.FAILED)
+
+
+def _agreed(question: str) -> bool:
+    """Ask; the end of what is typed (Ctrl-D) is a no, an interrupt stays one."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort as abort:
+        if not isinstance(abort.__context__, EOFError):
+            raise
+        click.echo(err=True)
+        return False

@@ -48,6 +48,6 @@ DELETE: Final = Verb(
     "delete",
     frozenset((Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)),
     _outcome,
-    "are deleted",
+    "deleted",
     removes=True,
 )

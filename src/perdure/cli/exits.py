@@ -5,6 +5,8 @@ Scripts decide by the code alone, so each means one thing for every command and 
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -27,7 +29,7 @@ from perdure.errors import (
 EXPLAINED: Final = (
     "Exit codes: 0 done; 1 failed otherwise; 2 wrong usage; 3 no such run; 4 the run is in the wrong state; "
     "5 the database is away; 6 the schema is missing, older or newer; 7 waited too long; 8 permission denied; "
-    "130 interrupted; 143 terminated."
+    "130 interrupted; 141 nobody reads on; 143 terminated."
 )
 
 
@@ -44,6 +46,7 @@ class Exit(IntEnum):
     TIMEOUT = 7
     DENIED = 8
     INTERRUPTED = 130
+    UNREAD = 141
 
 
 class Failure(Exception):
@@ -93,6 +96,21 @@ def failure_of(error: Exception) -> Failure | None:
             return None
 
 
+def failure_of_output(error: OSError) -> Failure | None:
+    """How the command ends if its answer could not be written, or None if that is not what the error says.
+
+    What is left of the answer is thrown away, else Python would try again at its end.
+    """
+    if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EDQUOT):
+        return None
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    if error.errno == errno.EPIPE:  # as of any program in front of `head`
+        return Failure(Exit.UNREAD, "")
+    return Failure(Exit.FAILED, f"the answer cannot be written: {error.strerror}")
+
+
 def _failure_of_database(error: psycopg.Error) -> Failure:
     match error:
         case psycopg.errors.InsufficientPrivilege():
@@ -107,7 +125,8 @@ def _failure_of_database(error: psycopg.Error) -> Failure:
             # libpq quotes what it could not read, which may be a password with a special character.
             return Failure(
                 Exit.USAGE,
-                "the database URL cannot be read (special characters in a password are written as %40 and the like)",
+                "the database URL cannot be read: write postgresql://user:password@host:5432/name (special characters in a "
+                "password as %40 and the like), or host=... dbname=...",
             )
         case psycopg.OperationalError():
             return Failure(Exit.AWAY, f"the database does not answer: {error}")

@@ -27,6 +27,7 @@ def export(ids: Sequence[str], no_children: bool, database: str | None, schema: 
     with client(database, schema) as app:
         document = app.runs.export(list(ids), children=not no_children)
     sys.stdout.buffer.write(document + b"\n")
+    sys.stdout.buffer.flush()
 
 
 @click.command()
@@ -44,7 +45,8 @@ def load(file: BinaryIO, prefix: str, reason: str | None, database: str | None, 
         try:
             ids = app.runs.load(file.read(), prefix=prefix, reason=reason)
         except WorkflowConflict as error:
-            raise Failure(Exit.WRONG_STATE, str(error)) from None
+            told = str(error)  # ends with how to go on in Python
+            raise Failure(Exit.WRONG_STATE, told.removesuffix("prefix=") + "--prefix") from None
         except ValueError as error:
             raise Failure(Exit.USAGE, str(error)) from None
     for id in ids:

@@ -79,12 +79,13 @@ def _outputs(pairs: Iterable[str]) -> dict[str, Any] | None:
     """
     outputs: dict[str, Any] = {}
     for pair in pairs:
+        why = ""
         for place in (place for place, letter in enumerate(pair) if letter == "=" and place):
             try:
                 outputs[pair[:place]] = json_of(pair[place + 1 :])
                 break
-            except ValueError:
-                continue
+            except ValueError as error:
+                why = why or f": {error}"
         else:
-            raise click.BadParameter(f"{pair!r} is not of the form step=JSON", param_hint="--set-output")
+            raise click.BadParameter(f"{pair!r} is not of the form step=JSON{why}", param_hint="--set-output")
     return outputs or None

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from perdure.cli.opening import knock, url_of
+from perdure.cli.opening import knock, settings_refused, url_of
 from perdure.cli.options import database_options, output_option
 from perdure.cli.writing import Form, safe, write_json, write_lines
 
@@ -26,7 +26,10 @@ def migrate(database: str | None, schema: str | None, form: Form) -> None:
     url = url_of(database)
     if url is not None:
         knock(url)
-    store = Database(url, schema or os.environ.get("PERDURE_SCHEMA") or "perdure")
+    if schema is None:
+        schema = os.environ.get("PERDURE_SCHEMA") or "perdure"
+    with settings_refused():
+        store = Database(url, schema)
     store.open()
     try:
         applied = bring_up(store)

@@ -42,5 +42,5 @@ RESTART: Final = Verb(
     "restart",
     frozenset(Status) - {Status.RUNNING, Status.CONTINUED},
     _outcome,
-    "begin anew",
+    "begun anew",
 )

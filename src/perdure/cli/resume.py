@@ -40,4 +40,4 @@ def _outcome(run: RunInfo, reached: bool) -> Done:
     return Done("refused", f"is {run.status}; only parked and failed runs are resumed", refused=True)
 
 
-RESUME: Final = Verb("resume", frozenset((Status.PARKED, Status.FAILED)), _outcome, "go on")
+RESUME: Final = Verb("resume", frozenset((Status.PARKED, Status.FAILED)), _outcome, "resumed")

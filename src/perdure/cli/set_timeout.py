@@ -50,4 +50,4 @@ def _outcome(run: RunInfo, reached: bool) -> Done:
     return Done("set", f"has to end by {local(run.deadline)}")
 
 
-SET_TIMEOUT: Final = Verb("set-timeout", UNFINISHED, _outcome, "have another deadline")
+SET_TIMEOUT: Final = Verb("set-timeout", UNFINISHED, _outcome, "given another deadline")

@@ -138,7 +138,8 @@ def _queued(run: RunInfo, workers: Sequence[Worker]) -> str:
             f"is suspected of killing its workers ({run.recoveries} died while it ran): it is run alone, when a worker "
             "has time for that"
         )
-    return f"waits for a free place in a worker that serves queue {run.queue!r} and has the code of {run.workflow}"
+    # Which code a worker has is not in the database: it may be that none has it.
+    return f"waits for a worker of queue {run.queue!r} that has the code of {run.workflow} and a free place"
 
 
 def _time(moment: Any) -> str:
