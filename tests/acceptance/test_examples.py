@@ -18,6 +18,10 @@ from tests.process_tools import ROOT, Process, Processes, processes
 EXAMPLES = ROOT / "examples"
 KEY_LINES = {
     "agent": ["browser: First I look at .* on Sunday.$"],
+    "data_sync": [
+        "^1,400 customers copied in 7 nights$",
+        "^the books have all 1,400 customers where they live now$",
+    ],
     "expense_approval": [
         "^to ada: a train ticket is approved by grace",
         "^to manager: bob still waits",
@@ -126,6 +130,25 @@ def test_a_killed_agent_asks_nothing_twice_that_was_answered(
     }
     answered = calls([*before(killed, last), last])[:-1]
     assert set(answered).isdisjoint(again.lines)
+
+
+def test_a_killed_sync_goes_on_with_its_page(folder: Path, family: Processes, database_url: str) -> None:
+    """Killed while it copies: of each night only the page that it was at is read again, and none is written twice."""
+    killed = begin(family, "data_sync", folder, database_url)
+    killed.wait_for("^read", times=16)
+    killed.kill()
+    again = begin(family, "data_sync", folder, database_url)
+    assert again.wait() == 0, again.text()
+    again.wait_for("^0 nights had no run yet$")
+    again.wait_for("^the books have all 1,400 customers where they live now$")
+    nights: dict[str, list[str]] = {}
+    for line in killed.lines:
+        if line.startswith("read "):
+            nights.setdefault(line.split()[1], []).append(line)
+    # A page is read only after the one before it was written.
+    written = {line for lines in nights.values() for line in set(lines) - {lines[-1]}}
+    assert written
+    assert written.isdisjoint(again.lines)
 
 
 def before(process: Process, line: str) -> list[str]:

@@ -28,6 +28,7 @@ from perdure.cli.replay import replay
 from perdure.cli.restart import restart
 from perdure.cli.result import result
 from perdure.cli.resume import resume
+from perdure.cli.schedules import schedules
 from perdure.cli.send import send
 from perdure.cli.set_output import set_output
 from perdure.cli.set_timeout import set_timeout
@@ -81,6 +82,8 @@ def commands() -> None:
 _IN_ORDER = (
     worker, check, migrate, ls, show, start, result, send, cancel, resume, restart, fork, delete, prune, set_output,
     set_timeout, audit, versions, export, load, replay,
+    worker, check, migrate, ls, show, start, result, send, cancel, resume, restart, fork, delete, set_output,
+    set_timeout, audit, versions, schedules, export, load, replay,
 )  # fmt: skip
 for _command in _IN_ORDER:
     commands.add_command(_command)

@@ -20,6 +20,7 @@ from perdure.errors import (
     DefinitionError,
     PerdureError,
     RunEnded,
+    ScheduleNotFound,
     SchemaMismatch,
     SerializationError,
     WorkflowConflict,
@@ -27,7 +28,7 @@ from perdure.errors import (
 )
 
 EXPLAINED: Final = (
-    "Exit codes: 0 done; 1 failed otherwise; 2 wrong usage; 3 no such run; 4 the run is in the wrong state; "
+    "Exit codes: 0 done; 1 failed otherwise; 2 wrong usage; 3 no such run or schedule; 4 the run is in the wrong state; "
     "5 the database is away; 6 the schema is missing, older or newer; 7 waited too long; 8 permission denied; "
     "130 interrupted; 141 nobody reads on; 143 terminated."
 )
@@ -82,7 +83,7 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(Exit.AWAY, str(error))
         case SchemaMismatch():
             return Failure(Exit.SCHEMA, str(error))
-        case WorkflowNotFound():
+        case WorkflowNotFound() | ScheduleNotFound():
             return Failure(Exit.NOT_FOUND, str(error))
         case WorkflowConflict() | RunEnded():
             return Failure(Exit.WRONG_STATE, str(error))
