@@ -477,3 +477,40 @@ async def with_operations(app: perdure.Perdure) -> None:
     assert_type(await app.runs.export("a"), bytes)
     assert_type((await app.runs.audit("a"))[0], perdure.AuditInfo)
     Account.deposit.tell("a", Decimal(1), note="x")
+
+
+@perdure.scheduled(
+    "0 2 * * *", timezone="Europe/Berlin", name="nightly", args=("x",), catch_up=timedelta(days=2)
+)
+@workflow
+async def nightly(scope: str) -> int:
+    assert_type(perdure.info().scheduled_at, datetime | None)
+    return len(scope)
+
+
+@perdure.scheduled(
+    every=timedelta(hours=1), anchor=datetime(2026, 1, 1, tzinfo=UTC), overlap="allow", jitter=5, paused=True
+)
+@workflow
+def hourly() -> None: ...
+
+
+async def with_schedules(app: perdure.Perdure) -> None:
+    assert_type(await nightly("y"), int)
+    assert_type(
+        await app.schedules.apply(perdure.Schedule(nightly, "* * * * *", args=("y",))), tuple[str, ...]
+    )
+    for each in await app.schedules.list(paused=False):
+        assert_type(each.next, datetime | None)
+    assert_type(await app.schedules.trigger("nightly", overlap="allow"), perdure.Handle[Any] | None)
+    assert_type(
+        await app.schedules.backfill("nightly", datetime.now(UTC), datetime.now(UTC), progress=print), int
+    )
+    await app.schedules.update("nightly", cron="0 3 * * *", tags={"a": 1}, reason="x")
+
+
+def with_schedules_blocking(app: perdure.sync.Perdure) -> None:
+    assert_type(hourly(), None)
+    assert_type(app.schedules.get("hourly"), perdure.ScheduleInfo)
+    assert_type(app.schedules.trigger("hourly"), perdure.sync.Handle[Any] | None)
+    app.schedules.pause("hourly", "note")

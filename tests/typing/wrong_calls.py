@@ -312,3 +312,16 @@ async def with_operations(app: Perdure) -> None:
     print(several)
     await app.start_many([report.bind(5)])  # E
     Account.deposit.tell("a", "much")  # E
+
+
+perdure.scheduled(5)(report)  # E
+perdure.scheduled("0 2 * * *", overlap="never")(report)  # E
+perdure.scheduled("0 2 * * *", time_zone="UTC")(report)  # E
+perdure.scheduled("0 2 * * *")(parse)  # E
+
+
+async def with_schedules(app: Perdure) -> None:
+    await app.schedules.apply([perdure.Schedule(report, "0 2 * * *")])  # E
+    await app.schedules.trigger("nightly", overlap="sometimes")  # E
+    await app.schedules.update("nightly", crown="0 2 * * *")  # E
+    perdure.Schedule(charge, "0 2 * * *")  # E

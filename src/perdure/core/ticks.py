@@ -1,11 +1,10 @@
-"""The start of a tick's run: as of any start, middleware is asked, and the workflow's own timeout holds."""
+"""The start of a tick's run: as of any start, middleware is asked, and it gets a key of its own."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from perdure.core.middleware import context_of_start
-from perdure.core.registry import workflows
 from perdure.core.runtime import Runtime
 from perdure.schedules import Plan, run_id
 from perdure.store.ticks import TickStart
@@ -24,7 +23,4 @@ def tick_start(
         counts: whether the schedule's next ticks wait for it.
     """
     context = dict(context_of_start(runtime, plan.workflow, run_id(plan.name, tick)))
-    timeout = plan.options.get("timeout")
-    if timeout is None and (definition := workflows.get(plan.workflow)) is not None:
-        timeout = definition.timeout
-    return TickStart(plan, tick, ready, runtime.new_key(), timeout, context, counts)
+    return TickStart(plan, tick, ready, runtime.new_key(), context, counts)

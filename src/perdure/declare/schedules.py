@@ -134,13 +134,15 @@ class Schedule:
         return self._plan(definition.signature.encode_call(self.args, self.kwargs, named))
 
     def _plan(self, input: bytes) -> Plan:
-        timing = timing_of(self.cron, self.every, self.anchor, self.timezone)
+        given = {name: getattr(self, name) for name in CHECKED}
+        if self.timeout is None and self.definition is not None:
+            given["timeout"] = self.definition.timeout  # whoever starts the runs need not have the code
         return Plan(
             self.scheduled_name,
             self.workflow_name,
-            timing,
+            timing_of(self.cron, self.every, self.anchor, self.timezone),
             check_size(input, what="the arguments"),
-            **checked({name: getattr(self, name) for name in CHECKED}),
+            **checked(given),
             paused=self.paused,
         )
 
@@ -193,7 +195,7 @@ def scheduled(cron: str | None = None, **how: Unpack[Planned]) -> Callable[[W], 
 
     Args:
         cron: minute, hour, day of month, month, day of week; with six fields, seconds come first. Names (`MON`, `JAN`),
-            `L` (last), `LW`, `MON#2` and `FRIL` are known. None: see `every`.
+            `L` (last), `LW`, `MON#2` and `5L` (last Friday) are known. None: see `every`.
         how: further arguments:
 
             - `name`: of the schedule; the workflow's by default.

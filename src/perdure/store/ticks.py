@@ -36,7 +36,6 @@ class TickStart:
         tick: nominal time, in UTC.
         ready: when it may begin.
         key: the run's.
-        timeout: seconds from start to finish, or None.
         context: what travels with it, for middleware.
         counts: whether the schedule's next ticks wait for it.
     """
@@ -45,7 +44,6 @@ class TickStart:
     tick: datetime
     ready: datetime
     key: int
-    timeout: float | None = None
     context: dict[str, Any] = field(default_factory=dict)
     counts: bool = True
 
@@ -59,7 +57,6 @@ class TickStart:
         given = {
             **self.plan.options,
             "queue": self.plan.queue,
-            "timeout": self.timeout,
             "context": self.context or None,
         }
         return msgspec.json.encode(
