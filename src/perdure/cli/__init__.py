@@ -24,6 +24,7 @@ from perdure.cli.fork import fork
 from perdure.cli.ls import ls
 from perdure.cli.migrate import migrate
 from perdure.cli.prune import prune
+from perdure.cli.queues import queues
 from perdure.cli.replay import replay
 from perdure.cli.restart import restart
 from perdure.cli.result import result
@@ -81,9 +82,7 @@ def commands() -> None:
 
 _IN_ORDER = (
     worker, check, migrate, ls, show, start, result, send, cancel, resume, restart, fork, delete, prune, set_output,
-    set_timeout, audit, versions, export, load, replay,
-    worker, check, migrate, ls, show, start, result, send, cancel, resume, restart, fork, delete, set_output,
-    set_timeout, audit, versions, schedules, export, load, replay,
+    set_timeout, audit, versions, queues, schedules, export, load, replay,
 )  # fmt: skip
 for _command in _IN_ORDER:
     commands.add_command(_command)
