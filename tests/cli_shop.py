@@ -84,3 +84,16 @@ def end_a_child() -> int:
 async def listen() -> None:
     """Have the event loop listen to a signal, as programs of users do."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
+
+
+@workflow(name="shop.await")
+async def await_message() -> str:
+    """Wait for a message that nobody sends."""
+    return await perdure.receive("news", type=str)
+
+
+@workflow(name="shop.parent")
+async def parent() -> str:
+    """Leave a child behind in the queue."""
+    await deliver.options(queue="default", parent_close="abandon").start(100)
+    return "done"

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any, Self
 
 from perdure import client
@@ -168,6 +169,37 @@ class BaseApp:
             "middleware": settings.middleware,
             "instances": settings.instances,
         }
+
+    def adjust(
+        self,
+        *,
+        listen: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        threads: int | None = None,
+        grace: Duration | None = None,
+    ) -> None:
+        """Change settings of an app that is not open yet: what whoever runs it knows better than its code.
+
+        Args:
+            listen: queues that it serves.
+            concurrency: runs in memory at a time.
+            threads: threads for blocking code.
+            grace: seconds (or `timedelta`) that closing waits for runs to finish.
+
+        Raises:
+            PerdureError: the app is open.
+            ValueError: a setting has a value that it cannot have.
+        """
+        if self._engine is not None:
+            raise PerdureError(f"app {self.name!r} is open already: its settings stand")
+        old = self._settings
+        self._settings = replace(
+            old,
+            listen=old.listen if listen is None else tuple(listen),
+            concurrency=at_least_one("concurrency", old.concurrency if concurrency is None else concurrency),
+            threads=at_least_one("threads", old.threads if threads is None else threads),
+            grace=old.grace if grace is None else seconds_of(grace, "grace="),
+        )
 
     def hurry(self) -> None:
         """While the app is being closed: wait for no run any longer, hand them over now."""

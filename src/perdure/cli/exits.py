@@ -30,7 +30,7 @@ from perdure.errors import (
 EXPLAINED: Final = (
     "Exit codes: 0 done; 1 failed otherwise; 2 wrong usage; 3 no such run or schedule; 4 the run is in the wrong state; "
     "5 the database is away; 6 the schema is missing, older or newer; 7 waited too long; 8 permission denied; "
-    "130 interrupted; 141 nobody reads on; 143 terminated."
+    "9 a worker that is to be started again; 130 interrupted; 141 nobody reads on; 143 terminated."
 )
 
 
@@ -46,6 +46,7 @@ class Exit(IntEnum):
     SCHEMA = 6
     TIMEOUT = 7
     DENIED = 8
+    RECYCLED = 9
     INTERRUPTED = 130
     UNREAD = 141
 

@@ -25,6 +25,7 @@ LEAVE_WITHIN: Final = 5.0
 """Seconds within which the process is gone after the second signal, or after its app was closed."""
 
 _CLOSED: Final = 0
+_ASKED: Final = 255
 HEARD: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -36,17 +37,20 @@ class Closing(Protocol):
 
 
 class Stopper:
-    """Hears SIGTERM and SIGINT.
+    """Hears SIGTERM and SIGINT, and whoever else wants the worker to stop.
 
     Args:
         app: what is to be closed.
-        begin: called once, from a thread, at the first signal; it must see to it that the app is closed.
+        begin: called once, from a thread, when it is to stop; it must see to it that the app is closed.
     """
 
     def __init__(self, app: Closing, begin: Callable[[], object]) -> None:
         self.code = 0
         """What the process is to exit with."""
+        self.stopping = threading.Event()
+        """Set once it is to stop."""
         self._app, self._begin = app, begin
+        self._asked = ("", 0)
         self._ear, self._mouth = socket.socketpair()
         self._mouth.setblocking(False)
         self._thread = threading.Thread(target=self._watch, name="perdure-signals", daemon=True)
@@ -57,7 +61,18 @@ class Stopper:
         signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         for number in HEARD:
             signal.signal(number, self._heard)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # a parent may have held them back until now
         _keep_from_children()
+
+    def stop(self, why: str, code: int = 0) -> None:
+        """Stop in order, as at the first signal; a signal is then the first all the same.
+
+        Args:
+            why: for the log.
+            code: what the process is to exit with, unless it is told to stop by a signal too.
+        """
+        self._asked = (why, code)
+        self._mouth.send(bytes([_ASKED]))
 
     def closed(self) -> None:
         """The app is closed: what is left of the process has some seconds to end."""
@@ -71,25 +86,38 @@ class Stopper:
             self._mouth.send(bytes([number]))
 
     def _watch(self) -> None:
-        first = self._next()
-        logger.info("%s: stopping in order; once more to stop at once", _name(first))
-        self._begin()
-        second = self._next()
-        if second != _CLOSED:
-            self.code = 128 + second
-            logger.warning("%s again: stopping at once", _name(second))
-            self._app.hurry()
+        signals = 0
+        while signals < 2 and (heard := self._next()) != _CLOSED:
+            if heard == _ASKED and not self.stopping.is_set():
+                why, self.code = self._asked
+                logger.info("%s: stopping in order", why)
+            elif heard != _ASKED:
+                signals += 1
+                self._signalled(heard, signals)
+            if not self.stopping.is_set():
+                self.stopping.set()
+                self._begin()
         self._ear.settimeout(LEAVE_WITHIN)
         with suppress(TimeoutError):
-            self._next()
+            while self._next() == _ASKED:
+                pass
         logging.shutdown()
         os._exit(self.code)
+
+    def _signalled(self, number: int, count: int) -> None:
+        if count == 1:
+            self.code = 0
+            logger.info("%s: stopping in order; once more to stop at once", _name(number))
+        else:
+            self.code = 128 + number
+            logger.warning("%s again: stopping at once", _name(number))
+            self._app.hurry()
 
     def _next(self) -> int:
         """Wait for the next signal, or for the end; other signals of the process are not ours."""
         while True:
             number = self._ear.recv(1)[0]
-            if number == _CLOSED or number in HEARD:
+            if number in (_CLOSED, _ASKED) or number in HEARD:
                 return number
 
 

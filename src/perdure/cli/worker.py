@@ -8,17 +8,19 @@ import os
 import sys
 import threading
 import time
-from typing import Final
+from typing import Any, Final
 
 import click
 from psycopg.conninfo import conninfo_to_dict
 
 from perdure import Perdure, sync
-from perdure.cli.exits import Exit, Failure
+from perdure.cli.exits import Exit, Failure, refused_as_usage
+from perdure.cli.family import Family
 from perdure.cli.loading import App, load
 from perdure.cli.opening import knock
 from perdure.cli.options import database_options
 from perdure.cli.signals import Stopper
+from perdure.cli.working import How, worker_options
 from perdure.core.registry import workflows
 from perdure.errors import DatabaseUnavailable, PerdureError
 
@@ -32,6 +34,7 @@ KNOCK_EVERY: Final = 0.5
 
 @click.command()
 @click.argument("target", metavar="MODULE[:APP]")
+@worker_options
 @click.option(
     "--log-level",
     type=click.Choice(LEVELS),
@@ -41,7 +44,7 @@ KNOCK_EVERY: Final = 0.5
     help="Least level of the lines on stderr.",
 )
 @database_options
-def worker(target: str, log_level: str, database: str | None, schema: str | None) -> None:
+def worker(target: str, log_level: str, database: str | None, schema: str | None, **options: Any) -> None:
     """Run the workflows of an app until SIGTERM or SIGINT.
 
     MODULE is imported from the working folder; APP is its Perdure or perdure.sync.Perdure, not opened.
@@ -53,12 +56,22 @@ def worker(target: str, log_level: str, database: str | None, schema: str | None
     for name, value in (("DATABASE_URL", database), ("SCHEMA", schema), ("WORKER", "true")):
         if value is not None:
             os.environ[f"PERDURE_{name}"] = value  # before the import, in which the app reads them
+    how = How.of(options)
+    if how.processes is not None:
+        _write_log(log_level)
+        command = how.command_of_child(target, log_level)
+        sys.exit(Family(how.processes, command, until_idle=how.limits.until_idle).work())
     app = load(target)
     _write_log(log_level)
     _check(app, target, database, schema)
+    with refused_as_usage():
+        app.adjust(listen=how.listen, concurrency=how.concurrency, threads=how.threads, grace=how.grace)
+    health = how.serve_health(app)
     if app.url is not None:
         await_database(app.url)
-    code = asyncio.run(_work_async(app)) if isinstance(app, Perdure) else _work_blocking(app)
+    code = asyncio.run(_work_async(app, how)) if isinstance(app, Perdure) else _work_blocking(app, how)
+    if health is not None:
+        health.stop()
     sys.exit(code)
 
 
@@ -82,22 +95,24 @@ def await_database(url: str, *, seconds: float = WAIT_FOR_DATABASE) -> None:
         time.sleep(KNOCK_EVERY)
 
 
-async def _work_async(app: Perdure) -> int:
+async def _work_async(app: Perdure, how: How) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     stopper = Stopper(app, lambda: loop.call_soon_threadsafe(stop.set))
     stopper.start()
     async with app:
         _announce(app)
+        how.watch(app.engine, stopper)
         await stop.wait()
     return _closed(app, stopper)
 
 
-def _work_blocking(app: sync.Perdure) -> int:
+def _work_blocking(app: sync.Perdure, how: How) -> int:
     stop = threading.Event()
     stopper = Stopper(app, stop.set)
     stopper.start()
     with app:
         _announce(app)
+        how.watch(app.engine, stopper)
         stop.wait()
     return _closed(app, stopper)
 

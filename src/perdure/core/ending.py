@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 from perdure.core.branch import GoOnAsNew, Unwind
+from perdure.core.marks import marks
 from perdure.core.run import Run, StoppedAtOnce
 from perdure.errors import (
     PerdureError,
@@ -73,7 +74,13 @@ def _stands(run: Run, record: Record, ticket: Ticket) -> bool:
         if not isinstance(record, Park):
             park(run, str(ticket.error))
         else:
-            logger.error("run %s cannot be parked: %s", run.id, ticket.error)
+            logger.error(
+                "run %s (%s) cannot be parked: %s",
+                run.id,
+                run.definition.name,
+                ticket.error,
+                extra=marks(run.id, run.definition.name),
+            )
     run.closed = True
     run.runtime.let_go(run)
     return False
@@ -124,6 +131,15 @@ def _by_itself(error: BaseException | None) -> bool:
 
 
 def _failed(run: Run, error: BaseException) -> EndRecord:
+    if run.frontier is None:  # a replay that only looks ends nothing
+        logger.warning(
+            "run %s (%s) failed: %s: %s",
+            run.id,
+            run.definition.name,
+            type(error).__name__,
+            error,
+            extra=marks(run.id, run.definition.name),
+        )
     return _end(run, Status.FAILED, error, regardless=run.undoing)
 
 
@@ -143,7 +159,13 @@ def _end(run: Run, status: Status, error: BaseException, *, regardless: bool) ->
 
 def _parked(run: Run, reason: str) -> Park:
     if run.frontier is None:  # a replay that only looks parks nothing
-        logger.error("run %s (%s) is parked: %s", run.id, run.definition.name, reason)
+        logger.error(
+            "run %s (%s) is parked: %s",
+            run.id,
+            run.definition.name,
+            reason,
+            extra=marks(run.id, run.definition.name),
+        )
     run.parked_reason = reason
     return Park(run.key, storable_text(reason)[:10_000], run.claim)
 

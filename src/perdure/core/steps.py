@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -12,6 +13,7 @@ from perdure.core.body import Body, discard
 from perdure.core.branch import Branch, Unwind
 from perdure.core.effects import Invoke, Pause
 from perdure.core.gate import Call, Told
+from perdure.core.marks import marks
 from perdure.core.middleware import around_step
 from perdure.core.recorded import recorded
 from perdure.core.registry import Compensation, Definition, StepDefinition
@@ -21,6 +23,8 @@ from perdure.models import Info, Kind
 from perdure.policy import next_attempt
 from perdure.serial import Payload, check_size, record_failure
 from perdure.store.records import IntentRecord, StepRecord
+
+logger = logging.getLogger("perdure.step")
 
 _ANYTHING: Final = Payload.of(Any)
 NOT_OF_THE_BODY: Final = (asyncio.CancelledError, Cancelled, Unwind, KeyboardInterrupt, GeneratorExit)
@@ -126,6 +130,8 @@ def run_body(
                 raise
             run.check_open()
             pause = None if definition.at_most_once else next_attempt(definition.retry, attempt, error)
+            most = 1 if definition.at_most_once or definition.retry is None else definition.retry.max_attempts
+            tell_of_failure(run, call, attempt, most, pause, error)
             if pause is None:
                 if definition.retry is not None:
                     error.add_note(f"attempt {attempt} of {definition.retry.max_attempts}")
@@ -136,6 +142,25 @@ def run_body(
         if body.late is not None:
             yield body.late  # a thread cannot be interrupted: not two at once
         attempt += 1
+
+
+def tell_of_failure(
+    run: Run, call: Call, attempt: int, most: int, pause: float | None, error: BaseException
+) -> None:
+    """Log that an attempt has failed, out of how many, and after how many seconds comes the next, if one does."""
+    logger.warning(
+        "step %s at %s of run %s (%s) failed, attempt %d of %d, %s: %s: %s",
+        call.name,
+        call.position,
+        run.id,
+        run.definition.name,
+        attempt,
+        max(most, attempt),
+        "for good" if pause is None else f"again in {pause:.3g} s",
+        type(error).__name__,
+        error,
+        extra=marks(run.id, run.definition.name, call.name, attempt),
+    )
 
 
 def info_of(run: Run, call: Call, attempt: int) -> Callable[[], Info]:

@@ -23,7 +23,7 @@ from perdure.core.recorded import group_for, recorded
 from perdure.core.registry import TransactionDefinition
 from perdure.core.run import Run
 from perdure.core.runtime import Runtime
-from perdure.core.steps import failure, info_of, success
+from perdure.core.steps import failure, info_of, success, tell_of_failure
 from perdure.errors import TransactionBroken
 from perdure.models import Kind
 from perdure.policy import backoff, next_attempt
@@ -135,6 +135,7 @@ class _Attempts:
         began, attempt = self.run.runtime.monotonic(), 1
         while True:
             self.run.check_owner()
+            tried = attempt
             try:
                 return (yield from self.one(attempt, began))
             except Fenced:
@@ -151,8 +152,11 @@ class _Attempts:
                 else:
                     pause = next_attempt(self.definition.retry, attempt, error)
                     attempt, self.conflicts = attempt + 1, 0
+                cause = error.__cause__ if isinstance(error, Conflict) and error.__cause__ else error
+                if pause is None or not self.conflicts:  # conflicts are no failures until there are too many
+                    most = 1 if self.definition.retry is None else self.definition.retry.max_attempts
+                    tell_of_failure(self.run, self.call, tried, most, pause, cause)
                 if pause is None:
-                    cause = error.__cause__ if isinstance(error, Conflict) and error.__cause__ else error
                     told = failure(self.run, cause, attempt, self.run.runtime.monotonic() - began)
                     return (yield from self.settled(told)) if self.doubtful else told
                 yield Pause(pause)

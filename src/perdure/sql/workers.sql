@@ -83,6 +83,15 @@ set status = 2, worker = null, ready = null,
 from lost where l.key = lost.key
 returning l.key
 
+-- name: find_work
+-- Whether a run is queued that such a worker could take, or becomes due soon: not one that waits for a message or for
+-- another run, and is put away until that comes.
+select 1 from {schema}.live
+where (status = 2 or (status in (1, 4) and ready <= {schema}.clock() + %(seconds)s * interval '1 second'))
+  and queue = any(%(queues)s::text[]) and workflow = any(%(workflows)s::text[])
+  and (%(versions)s::text[] is null or version is null or version = any(%(versions)s::text[]))
+limit 1
+
 -- name: hint
 -- Tell listeners that there may be something to do; lost hints cost only time.
 select pg_notify(%(channel)s, %(payload)s)

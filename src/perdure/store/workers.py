@@ -161,6 +161,23 @@ def _ending_blockers(
         thread.join(5)
 
 
+def has_work(
+    database: Database,
+    queues: Sequence[str],
+    workflows: Sequence[str],
+    versions: Sequence[str] | None,
+    due_within: float,
+) -> bool:
+    """Whether a worker of these queues, workflows and versions has something to do, or will within so many seconds."""
+    given = {
+        "queues": list(queues),
+        "workflows": list(workflows),
+        "versions": None if versions is None else list(versions),
+        "seconds": due_within,
+    }
+    return bool(database.run("find_work", given))
+
+
 def requeue_orphans(connection: Connection, database: Database) -> list[int]:
     """Give the runs of dead workers back to the queue; return their keys."""
     statements = database.statements

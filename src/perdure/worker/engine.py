@@ -17,6 +17,7 @@ import psycopg
 
 from perdure.core.middleware import Middleware
 from perdure.core.pool import Threads
+from perdure.core.registry import workflows
 from perdure.errors import DatabaseUnavailable, WorkflowCancelled
 from perdure.models import DEFAULT_QUEUE, CancelReason
 from perdure.policy import backoff
@@ -198,6 +199,17 @@ class Engine:
     def accepts_runs(self) -> bool:
         """Whether runs may begin here."""
         return self._accepting
+
+    def is_idle(self, due_within: float = 0.0) -> bool:
+        """Whether there is nothing to do here: no run in memory, none queued that could run here, none due so soon.
+
+        Memory is asked first: what a run that has left it has started is committed, so the look after it sees that.
+        """
+        if not self.executor.idle:
+            return False
+        queues, versions = self.settings.queues, self.settings.versions
+        found = workers.has_work(self.database, queues, list(workflows), versions, due_within)
+        return not found and self.executor.idle
 
     def incarnation_died(self, incarnation: Incarnation) -> None:
         """A life is over: its runs unwind, and another begins."""

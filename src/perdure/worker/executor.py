@@ -36,6 +36,8 @@ class Executor:
         self._lock = threading.Lock()
         self._runs: dict[int, Run] = {}
         self._expected: set[int] = set()
+        self.entered = 0
+        """How many times a run has come into memory here."""
         self._base = Context()
         self.suspect: int | None = None
         """Key of the run that is run alone, because it may be what killed its workers."""
@@ -60,6 +62,11 @@ class Executor:
     def count(self) -> int:
         """Runs in memory."""
         return len(self._runs)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no run is in memory, nor about to be."""
+        return not self._runs and not self._expected
 
     def has(self, key: int) -> bool:
         """Whether a run is in memory here, or about to be."""
@@ -129,6 +136,7 @@ class Executor:
             older = self._runs.get(run.key)
             self._runs[run.key] = run
             self._expected.discard(run.key)
+            self.entered += 1
         if older is not None and older is not run:
             self._close(older)
 

@@ -124,6 +124,11 @@ class Incarnation:
         """The database told its time."""
         self._clock_base = (now, boot_time())
 
+    def silence(self) -> tuple[float, float]:
+        """Seconds since the last renewal that was answered was sent, and since the database last told its time."""
+        now = boot_time()
+        return now - self._renewed_at, now - self._clock_base[1]
+
     def oldest_unanswered(self) -> float | None:
         """When the oldest batch without an answer was sent."""
         sent = [journal.sent_at for journal in self._lanes if journal.sent_at is not None]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from perdure.core.ending import end_unrun, park
+from perdure.core.marks import marks
 from perdure.core.registry import workflows
 from perdure.core.run import Run
 from perdure.models import CancelReason
@@ -156,6 +157,7 @@ class Producer(Service):
                 claimed.id,
                 claimed.workflow,
                 claimed.recoveries,
+                extra=marks(claimed.id, claimed.workflow),
             )
         self._engine.executor.adopt(incarnation, claimed, definition)
 
