@@ -34,15 +34,11 @@ class HealthServer:
     """
 
     def __init__(self, host: str, port: int, look: Callable[[], Health | None]) -> None:
-        class Handler(_Handler):
-            pass
-
-        Handler.look = staticmethod(look)
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = _Server((host, port), _Handler)
         except OSError as error:
             raise Failure(Exit.USAGE, f"--health cannot listen on {host}:{port}: {error.strerror}") from None
-        self._server.daemon_threads = True
+        self._server.look = look
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="perdure-health", daemon=True, args=(0.5,)
@@ -58,10 +54,14 @@ class HealthServer:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    look: Callable[[], Health | None]
+
+
 class _Handler(BaseHTTPRequestHandler):
     timeout = ASKER_SECONDS
     server_version, sys_version = "perdure", ""
-    look: Callable[[], Health | None]
 
     def do_GET(self) -> None:
         """Answer a probe."""
@@ -69,7 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in ("/live", "/ready"):
             self._answer(404, {"error": "ask for /live or /ready"})
             return
-        health = self.look()
+        assert isinstance(self.server, _Server)
+        health = self.server.look()
         trouble = "it has not begun yet" if health is None else health.trouble
         if path == "/live":
             self._answer(200, {"live": True})

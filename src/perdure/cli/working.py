@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from perdure.cli.signals import Stopper
 from perdure.errors import PerdureError
 from perdure.worker.engine import Engine
 from perdure.worker.health import Health, health_of
+
+logger = logging.getLogger("perdure.cli")
 
 LARGEST_PORT: Final = 65_535
 
@@ -156,6 +159,7 @@ class How:
 
         server = HealthServer(*self.health, look)
         server.start()
+        logger.info("health on %s:%d: /live and /ready", self.health[0], server.port)
         return server
 
     def watch(self, engine: Engine, stopper: Stopper) -> None:
