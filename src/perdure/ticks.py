@@ -23,8 +23,6 @@ from itertools import islice
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
-
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SHORTEST_INTERVAL: Final = timedelta(seconds=1)
 LONGEST_INTERVAL: Final = timedelta(days=36_525)
@@ -72,6 +70,8 @@ def check_cron(cron: str) -> None:
     Raises:
         ValueError: it is one.
     """
+    from cronsim import CronSim, CronSimError  # here, so that programs without schedules do without it
+
     if not isinstance(cron, str):
         raise ValueError(f"a cron expression is a text such as '0 2 * * *', not {cron!r}")  # noqa: TRY004
     if len(cron) > LONGEST_CRON:
@@ -194,6 +194,8 @@ def _of_interval(timing: Timing, after: datetime) -> Iterator[datetime]:
 
 
 def _of_cron(timing: Timing, after: datetime) -> Iterator[datetime]:
+    from cronsim import CronSim
+
     assert timing.cron is not None
     zone = zone_of(timing.timezone)
     here = after.astimezone(zone)
