@@ -152,5 +152,5 @@ def test_help_explains_the_exit_codes() -> None:
     """`perdure --help` lists the commands and what the codes mean."""
     text = " ".join(perdure("--help").stdout.split())
     assert all(f" {name} " in text for name in commands.commands)
-    assert len(commands.commands) == 20
+    assert len(commands.commands) == 23
     assert "3 no such run" in text
