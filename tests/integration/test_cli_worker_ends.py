@@ -71,16 +71,19 @@ def test_until_idle_ends_when_all_is_done(client: Perdure, database_url: str, ta
 
 
 def test_until_idle_does_not_wait_for_what_is_not_its_own(client: Perdure, database_url: str) -> None:
-    """Another queue, a workflow without code here, a message that nobody sends, a time that is far."""
+    """Another queue, one that is paused, a workflow without code here, a message that nobody sends, a time that is far."""
     client.start("shop.deliver", [1], queue="other")
+    client.start("shop.deliver", [3], queue="paused")
+    client.queues.pause("paused")
     client.start("nobody.has", [1])
     client.start("shop.deliver", [2], delay=3600)
     waiting = client.start("shop.await")
-    with worker("cli_shop:app", "--until-idle", "--due-within=10m", url=database_url, cwd=TESTS) as process:
+    idle = ("--until-idle", "--listen=default", "--listen=paused")
+    with worker("cli_shop:app", *idle, "--due-within=10m", url=database_url, cwd=TESTS) as process:
         process.wait_for("there is nothing to do")
         assert process.exit_code() == 0
     assert waiting.status() is Status.WAITING
-    with worker("cli_shop:app", "--until-idle", "--due-within=2h", url=database_url, cwd=TESTS) as process:
+    with worker("cli_shop:app", *idle, "--due-within=2h", url=database_url, cwd=TESTS) as process:
         process.wait_for("worker ready")
         assert rows(
             database_url, "update perdure.live set ready = perdure.clock() where status = 1 returning 1"

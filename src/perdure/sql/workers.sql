@@ -85,11 +85,12 @@ returning l.key
 
 -- name: find_work
 -- Whether a run is queued that such a worker could take, or becomes due soon: not one that waits for a message or for
--- another run, and is put away until that comes.
-select 1 from {schema}.live
-where (status = 2 or (status in (1, 4) and ready <= {schema}.clock() + %(seconds)s * interval '1 second'))
-  and queue = any(%(queues)s::text[]) and workflow = any(%(workflows)s::text[])
-  and (%(versions)s::text[] is null or version is null or version = any(%(versions)s::text[]))
+-- another run, and is put away until that comes; nor one that a paused queue keeps from beginning.
+select 1 from {schema}.live l
+where (l.status = 2 or (l.status in (1, 4) and l.ready <= {schema}.clock() + %(seconds)s * interval '1 second'))
+  and l.queue = any(%(queues)s::text[]) and l.workflow = any(%(workflows)s::text[])
+  and (%(versions)s::text[] is null or l.version is null or l.version = any(%(versions)s::text[]))
+  and (l.begun or not exists (select 1 from {schema}.queues q where q.name = l.queue and q.paused))
 limit 1
 
 -- name: hint
