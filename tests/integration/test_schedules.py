@@ -45,7 +45,9 @@ def test_a_tick_becomes_a_run(database_url: str) -> None:
 def test_an_interval_counts_from_its_anchor(database_url: str) -> None:
     """Every 40 minutes, with a tick at noon."""
     with at_noon(database_url) as (app, clock):
-        app.schedules.apply(Schedule(note, every=timedelta(minutes=40), anchor=NOON, name="hourly"))
+        app.schedules.apply(
+            Schedule(note, every=timedelta(minutes=40), anchor=NOON, name="hourly", overlap="allow")
+        )
         clock.advance(timedelta(minutes=40))
         until_ticks(database_url, "12:40")
         clock.advance(timedelta(minutes=39))

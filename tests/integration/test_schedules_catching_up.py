@@ -141,7 +141,7 @@ def test_a_trigger_can_stop_the_other(database_url: str) -> None:
 def test_a_backfill_gives_each_past_tick_one_run(database_url: str) -> None:
     """Repeated, overlapping, while the schedule itself works: once each; what lies ahead is not begun."""
     with at_noon(database_url) as (app, clock):
-        app.schedules.apply(hourly())
+        app.schedules.apply(hourly(overlap="allow"))
         clock.advance(HOUR)
         until_ticks(database_url, "13:00")
         seen: list[int] = []

@@ -74,6 +74,7 @@ def test_declared_workflows_run_in_both_colours(database_url: str) -> None:
         clock.advance(HOUR)
         until_ticks(database_url, "14:00", name="b")
         assert app.handle("b@2026-03-02T14:00:00Z").result(timeout=20) == "2 at 14:00"
+        until_ticks(database_url, "13:00", "14:00", name="c")
         assert blocking_one.handle("c@2026-03-02T14:00:00Z").result(timeout=20) == "14:00"
 
 

@@ -231,7 +231,7 @@ def test_a_schedule_that_makes_no_sense_hurts_no_other(
 ) -> None:
     """Its row was changed by hand: it is left alone and told of, the others have their ticks."""
     with at_noon(database_url) as (app, clock):
-        app.schedules.apply(hourly(), hourly(name="bad"), hourly(name="zone"))
+        app.schedules.apply(hourly(overlap="allow"), hourly(name="bad"), hourly(name="zone"))
         rows(database_url, "update perdure.schedules set cron = 'every now and then' where name = 'bad'")
         rows(database_url, "update perdure.schedules set timezone = 'Mars/Base' where name = 'zone'")
         clock.advance(HOUR)
