@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import Perdure, Retry, Topic, sync, workflow
+from perdure import Perdure, Retry, RunFilter, Topic, sync, workflow
 from perdure.core.registry import workflows
 from tests.api_tools import on_loop, rows, until
 
@@ -98,7 +98,7 @@ def test_a_run_that_waits_agrees_with_its_code_and_is_not_disturbed(code: Any, d
         assert calls == ran
         handle.send(words, "!")
         handle.result(timeout=30)
-        for done in app.runs.replay(prefix=""):
+        for done in app.runs.replay(RunFilter()):
             assert done.agrees, done
             assert "ends as succeeded" in done.text
         assert calls == ran
@@ -213,7 +213,7 @@ def test_a_thousand_runs_are_replayed_in_some_seconds_with_progress(database_url
             " where r.id = 'r0') insert into perdure.ends (key, status, value) select key, 7, 'null' from more",
         )
         told: list[int] = []
-        found = app.runs.replay(prefix="", progress=told.append)
+        found = app.runs.replay(RunFilter(), progress=told.append)
         assert len(found) == 1003
         assert {one.text for one in found} == {"agrees with 1 records, then ends as succeeded"}
         assert told[-1] == 1003

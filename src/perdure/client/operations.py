@@ -89,9 +89,8 @@ def options_of(changes: Mapping[str, Any]) -> StartOptions:
     """
     options = dict(changes)
     for name in options:
-        if name not in StartOptions.__dataclass_fields__:
-            known = ", ".join(StartOptions.__dataclass_fields__)
-            raise TypeError(f"there is no option {name!r}: they are {known}")
+        if name not in _OPTIONS:
+            raise TypeError(f"there is no option {name!r}: they are {', '.join(_OPTIONS)}")
     for name in ("delay", "timeout", "expires"):
         if options.get(name) is not None:
             options[name] = seconds_of(options[name], f"{name}=")
@@ -113,6 +112,7 @@ def options_of(changes: Mapping[str, Any]) -> StartOptions:
     return StartOptions(**options)
 
 
+_OPTIONS = (*(name for name in StartOptions.__dataclass_fields__ if name != "merge"), "debounce", "batch")
 _NOT_MERGED = {"id", "on_conflict", "delay", "dedup", "send", "connection", "parent_close"}
 
 
