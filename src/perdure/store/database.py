@@ -108,6 +108,10 @@ class Database:
                     return
             except psycopg.OperationalError as error:
                 text = " ".join(str(error).split())
+                if "unsupported startup parameter" in text:
+                    raise DatabaseUnavailable(
+                        f"a pooler does not let us in: {text}. Where it is in transaction mode, say transaction_pooler=True"
+                    ) from error
                 if _FINAL.search(text):
                     raise DatabaseUnavailable(f"the database does not let us in: {text}") from error
                 if time.monotonic() > until:

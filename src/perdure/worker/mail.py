@@ -123,18 +123,22 @@ class Mail(Service):
         ended = {
             key: (status, value) for key, status, value in stored.find_ended(self._engine.database, runs)
         }
-        for place, value in messages.find_events(self._engine.database, events).items() if events else ():
+        # Who has been told of a value or of rows is not told of the end too: under the same place somebody else may
+        # have begun to wait meanwhile, who has seen neither.
+        told = messages.find_events(self._engine.database, events) if events else {}
+        for place, value in told.items():
             self.events.settle(place, value)
         for run, key in events:
-            if run in ended:
+            if run in ended and (run, key) not in told:
                 status, end = ended[run]
                 if status is Status.CONTINUED:
                     self.events.move((run, key), (int(end), key))
                     self.wake()
                 else:
                     self.events.settle((run, key), str(status))
-        for what, found in streams.find_items(self._engine.database, rows).items() if rows else ():
+        items = streams.find_items(self._engine.database, rows) if rows else {}
+        for what, found in items.items():
             self.rows.settle(what, found)
         for row in rows:
-            if row[0] in ended:
+            if row[0] in ended and row not in items:
                 self.rows.settle(row, [])
