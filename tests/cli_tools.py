@@ -18,7 +18,12 @@ PATIENCE = 30.0
 
 def environment(url: str | None, **more: str) -> dict[str, str]:
     """The environment of a command: this one's, without settings of perdure but those given."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
+    kept = (
+        "PERDURE_TRANSACTION_POOLER",
+    )  # that it is one, whoever asks for the suite through a pooler knows
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith("PERDURE_") or name in kept
+    }
     named = {} if url is None else {"PERDURE_DATABASE_URL": url}
     return clean | named | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"} | more
 

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.poolers import Pooler
 from tests.servers import TestServer, start_server
+
+POOLED = os.environ.get("PERDURE_TEST_POOLER") == "1"
+"""Whether tests are to reach their databases through PgBouncer, where they can."""
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +26,34 @@ def server() -> Iterator[TestServer]:
     running.close()
 
 
+@pytest.fixture(scope="session")
+def pooler(server: TestServer) -> Iterator[Pooler]:
+    """PgBouncer in transaction mode, in front of the server."""
+    try:
+        running = Pooler(server)
+    except LookupError as missing:
+        pytest.skip(str(missing))
+    yield running
+    running.close()
+
+
 @pytest.fixture
-def database_url(server: TestServer) -> Iterator[str]:
+def database_url(
+    server: TestServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """The URL of a database that is empty and this test's alone."""
     url = server.create_database()
-    yield url
+    if POOLED:
+        monkeypatch.setenv("PERDURE_TRANSACTION_POOLER", "yes")
+        yield request.getfixturevalue("pooler").url(url)
+    else:
+        yield url
+    server.drop_database(url)
+
+
+@pytest.fixture
+def pooled_url(server: TestServer, pooler: Pooler) -> Iterator[str]:
+    """The same through PgBouncer, whatever the others use."""
+    url = server.create_database()
+    yield pooler.url(url)
     server.drop_database(url)

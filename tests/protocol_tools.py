@@ -8,6 +8,7 @@ open for as long as a test likes.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
@@ -39,14 +40,17 @@ class RawWorker:
     """
 
     def __init__(self, url: str, *, lease: float = 3600, single: bool = True, slot: int = 0) -> None:
-        self.database = Database(url)
+        pooled = os.environ.get("PERDURE_TRANSACTION_POOLER") == "yes"
+        self.database = Database(url, pooler=pooled)
         migrate(self.database)
         self.number, _, _ = workers.next_incarnation(self.database)
         self._keys = iter(range(self.number << 32, (self.number << 32) + 100_000))
         self.registration = workers.Registration("raw", None, ("default",), lease, 40)
         workers.register(self.database, self.number, self.registration)
         self.connection: Connection = self.database.connect("raw")
-        self.writer = BatchWriter(self.database.statements, self.number, slot, single_form=single)
+        self.writer = BatchWriter(
+            self.database.statements, self.number, slot, single_form=single and not pooled
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -69,7 +69,7 @@ class TestServer:
         self._folder = Path(tempfile.mkdtemp(prefix="perdure-test-"))
         self._names = (f"test_{number}" for number in itertools.count(1))
         self.host = "127.0.0.1"
-        self.port = _free_port()
+        self.port = free_port()
         self._postgres = EmbeddedPostgres(
             self._folder / "server",
             binaries=binaries,
@@ -171,7 +171,8 @@ def start_server(major: int, *, settings: Mapping[str, str] | None = None) -> Te
     raise AssertionError("unreachable")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
