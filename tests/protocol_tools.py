@@ -8,7 +8,6 @@ open for as long as a test likes.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import threading
@@ -40,8 +39,7 @@ class RawWorker:
     """
 
     def __init__(self, url: str, *, lease: float = 3600, single: bool = True, slot: int = 0) -> None:
-        pooled = os.environ.get("PERDURE_TRANSACTION_POOLER") == "yes"
-        self.database = Database(url, pooler=pooled)
+        self.database = Database(url)
         migrate(self.database)
         self.number, _, _ = workers.next_incarnation(self.database)
         self._keys = iter(range(self.number << 32, (self.number << 32) + 100_000))
@@ -49,7 +47,7 @@ class RawWorker:
         workers.register(self.database, self.number, self.registration)
         self.connection: Connection = self.database.connect("raw")
         self.writer = BatchWriter(
-            self.database.statements, self.number, slot, single_form=single and not pooled
+            self.database.statements, self.number, slot, single_form=single and not self.database.pooler
         )
 
     def __enter__(self) -> Self:

@@ -19,6 +19,8 @@ from tests.api_tools import rows, until
 from tests.integration.test_hostile_schema_names import NAMES
 from tests.protocol_tools import stranger
 
+pytestmark = pytest.mark.session
+
 
 @workflow(name="hints.quick")
 def quick() -> str:

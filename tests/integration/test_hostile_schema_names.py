@@ -45,6 +45,7 @@ def flow(text: str) -> str:
     return child(text)
 
 
+@pytest.mark.session
 @pytest.mark.parametrize("name", NAMES, ids=[name.encode("unicode_escape").decode()[:20] for name in NAMES])
 def test_a_whole_workflow_runs_in_it(name: str, database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Started, queued, claimed, slept, waited for a child, written in a transaction, listed and cancelled."""

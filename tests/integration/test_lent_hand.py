@@ -15,6 +15,8 @@ from perdure.store.records import Outcome, Ticket
 from tests.api_tools import PATIENCE, rows
 from tests.protocol_tools import RawWorker, step_of
 
+pytestmark = pytest.mark.session
+
 
 class WatchedWriter(BatchWriter):
     """Notes which threads write; interrupts the first of them between its COMMIT and what it makes of the answer."""

@@ -16,6 +16,8 @@ from perdure.sync import Perdure
 from tests.api_tools import rows
 from tests.protocol_tools import in_thread
 
+pytestmark = pytest.mark.session
+
 MIGRATE = """
 import sys
 from perdure.store.database import Database

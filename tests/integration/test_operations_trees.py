@@ -33,6 +33,7 @@ def failed(owner: RawWorker, id: str = "one") -> int:
     return run
 
 
+@pytest.mark.session
 def test_a_tree_that_names_itself_is_deleted_all_the_same(owner: RawWorker, database_url: str) -> None:
     """No recursion without an end, whatever the rows say."""
     one, two = failed(owner, "one"), failed(owner, "two")

@@ -21,7 +21,8 @@ def test_nothing_overtakes_a_step_that_has_to_wait(lanes: int, database_url: str
         hooks = JournalHooks(Database(worker.database.url).connect, lambda: None, lambda _: None)
 
         def lane(slot: int, overflow: Journal | None = None) -> Journal:
-            writer = BatchWriter(worker.database.statements, worker.number, slot)
+            single = not worker.database.pooler
+            writer = BatchWriter(worker.database.statements, worker.number, slot, single_form=single)
             return Journal(writer, hooks, name=f"lane-{slot}", answer_within=10, overflow=overflow)
 
         second = lane(1) if lanes == 2 else None

@@ -44,6 +44,7 @@ def crew(database_url: str) -> Iterator[list[RawWorker]]:
         worker.close()
 
 
+@pytest.mark.session
 @pytest.mark.parametrize("seed", range(2))
 def test_limits_hold_whoever_claims(crew: list[RawWorker], database_url: str, seed: int) -> None:
     """Four workers claim, end, put away and give back at random: no look at the table ever shows one too many."""

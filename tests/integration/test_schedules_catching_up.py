@@ -189,6 +189,7 @@ def test_the_tick_stays_with_the_run_through_all_its_lives(database_url: str) ->
         clock.advance(HOUR)
         until_ticks(database_url, "13:00")
         run = app.handle("hourly@2026-03-02T13:00:00Z")
+        until(lambda: rows(database_url, "select 1 from perdure.waits"))
         clock.advance(timedelta(seconds=30))  # the first life sleeps, is put away and replayed
         assert run.result(timeout=20) == ["13:00", "13:00", "13:00"]
         app.runs.restart(run.id)

@@ -75,6 +75,7 @@ def test_four_schedulers_share_the_ticks(database_url: str) -> None:
         assert owners[0][0] > 1
 
 
+@pytest.mark.session
 @pytest.mark.parametrize("overlap", ["skip", "buffer_all"])
 def test_schedulers_never_start_two_at_once(database_url: str, overlap: str) -> None:
     """Ticks, ends and triggers at the same time, four schedulers: never two unfinished runs of one schedule."""
