@@ -142,10 +142,15 @@ def test_children_end_when_their_parent_is_killed(client: Perdure, database_url:
         handle = client.start("shop.deliver", [7])
         process.wait_for("packing 7")
         process.send(signal.SIGKILL)
-        until(lambda: sum("the parent process is gone" in line for line in process.lines) == 2)
-        pipe.write_text("go on")
-        until(lambda: all(gone(pid) for pid in pids))
-        assert handle.result(timeout=0) in pids
+        try:
+            until(lambda: sum("the parent process is gone" in line for line in process.lines) == 2)
+            pipe.write_text("go on")
+            until(lambda: all(gone(pid) for pid in pids))
+            assert handle.result(timeout=0) in pids
+        finally:
+            for pid in pids:
+                if not gone(pid):  # nobody else would end them
+                    os.kill(pid, signal.SIGKILL)
 
 
 def test_what_cannot_work_is_not_tried_for_ever(database_url: str) -> None:
