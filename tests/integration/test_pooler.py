@@ -122,6 +122,11 @@ def test_nothing_is_listened_for_and_nothing_is_prepared(url: str, caplog: pytes
         until(lambda: app.runs.count(status="succeeded") == 20)
 
 
+def test_who_forgets_to_say_so_is_told_at_once(url: str) -> None:
+    with pytest.raises(perdure.DatabaseUnavailable, match="say transaction_pooler=True"):
+        sync.Perdure(url).open()
+
+
 def test_pruning_works_through_it(url: str) -> None:
     with sync.Perdure(url, transaction_pooler=True, retention=Retention(succeeded=60)) as app:
         handle = everything_blocking.start(1)
