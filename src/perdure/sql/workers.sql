@@ -29,10 +29,6 @@ select id, name, host, pid, started, 'lease ran out' from dead
 on conflict do nothing
 returning id
 
--- name: expired_workers
--- Whether any lease has run out; the look before the funeral.
-select id from {schema}.workers where expires < {schema}.clock()
-
 -- name: blockers
 -- Which backends keep this backend waiting; other reapers, who wait for the same zombie, are spared at first.
 select a.pid from unnest(pg_blocking_pids(%(pid)s)) as b (pid) join pg_stat_activity a on a.pid = b.pid

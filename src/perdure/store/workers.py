@@ -102,8 +102,6 @@ def retire(connection: Connection, database: Database, worker: int) -> None:
 def bury(connection: Connection, database: Database) -> list[int]:
     """Declare dead every worker whose lease has run out; return their numbers."""
     statements = database.statements
-    if not connection.execute(statements["expired_workers"], (), binary=True).fetchall():
-        return []
     for attempt in range(FUNERAL_TRIES):
         try:
             with connection.transaction():

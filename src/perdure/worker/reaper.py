@@ -53,24 +53,36 @@ class Reaper(Service):
 
     def tick(self) -> float | None:
         """Do all of it once."""
-        connection, database = self._connected(), self._engine.database
-        for worker in workers.bury(connection, database):
-            logger.warning("worker %d is dead: its lease ran out", worker)
-        if requeued := workers.requeue_orphans(connection, database):
-            logger.warning("%d runs of dead workers go on elsewhere", len(requeued))
-            self._engine.hints.work()
         types = list(known_entities)
-        given = {"timeout": MISSED_DEADLINE, "expired": EXPIRED, "left": TOLD_SECONDS, "types": types}
-        row = connection.execute(database.statements["sweep"], given, binary=True).fetchone()
-        if row and row[0]:
+        changed, left_behind, dead, orphaned = self._sweep(types)
+        if changed:
             self._engine.hints.work()
             self._engine.watcher.wake()
-        if row and row[1]:
+        if left_behind:
             self._carry_out_told(types)
+        if dead:
+            self._bury()
+        if dead or orphaned:
+            self._requeue()
         now = time.monotonic()
         while self._deadlines and self._deadlines[0] <= now:
             heapq.heappop(self._deadlines)
         return min(self.interval, self._deadlines[0] - now) if self._deadlines else None
+
+    def _sweep(self, types: Sequence[str]) -> tuple[int, bool, bool, bool]:
+        """The one statement of an idle reaper: it sweeps up, and says what else there is to do."""
+        given = {"timeout": MISSED_DEADLINE, "expired": EXPIRED, "left": TOLD_SECONDS, "types": types}
+        sweep = self._engine.database.statements["sweep"]
+        return self._connected().execute(sweep, given, binary=True).fetchone() or (0, False, False, False)
+
+    def _bury(self) -> None:
+        for worker in workers.bury(self._connected(), self._engine.database):
+            logger.warning("worker %d is dead: its lease ran out", worker)
+
+    def _requeue(self) -> None:
+        if requeued := workers.requeue_orphans(self._connected(), self._engine.database):
+            logger.warning("%d runs of dead workers go on elsewhere", len(requeued))
+            self._engine.hints.work()
 
     def _carry_out_told(self, types: Sequence[str]) -> None:
         """What commands told other objects, and whoever told it has died: carried out by anybody who has the code."""

@@ -1,7 +1,7 @@
 """The scheduler: starts the runs of ticks that are due, and of those that have waited for a run to end.
 
 Every worker has one, and whoever comes first takes a schedule; the others skip its row. While nothing happens it costs one
-statement every ten seconds: it sleeps until the next tick it knows of. Hints (a schedule has changed, a run has ended) only
+statement every twenty seconds: it sleeps until the next tick it knows of. Hints (a schedule has changed, a run has ended) only
 save time.
 """
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.scheduler")
 
-POLL_SECONDS: Final = 10.0
+POLL_SECONDS: Final = 20.0
+UNHINTED_POLL_SECONDS: Final = 10.0
+"""Behind a pooler, where no hints arrive."""
 LOOK_SECONDS: Final = 0.05
 """Time between two looks, however often it is woken: runs can end thousands of times a second."""
 TAKEN_SECONDS: Final = 0.1
@@ -52,7 +54,7 @@ class Scheduler(Service):
     name = "scheduler"
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(POLL_SECONDS)
+        super().__init__(UNHINTED_POLL_SECONDS if engine.database.pooler else POLL_SECONDS)
         self._engine = engine
         self._connection: Connection | None = None
         self._looked_at = 0.0
@@ -77,10 +79,10 @@ class Scheduler(Service):
             advances = self._move(incarnation)
             self._announce(advances)
             return 0.0 if advances else TAKEN_SECONDS
-        soonest = min(self._put_off.values(), default=now + POLL_SECONDS) - now
+        soonest = min(self._put_off.values(), default=now + self.interval) - now
         if found.due_in is not None:
             soonest = min(soonest, found.due_in + random.uniform(0, SPREAD_SECONDS))
-        return min(POLL_SECONDS, soonest)
+        return min(self.interval, soonest)
 
     def lost(self) -> None:
         """Drop the connection."""
