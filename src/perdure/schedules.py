@@ -41,7 +41,7 @@ class Plan:
         jitter: the most that a run begins after its tick.
         catch_up: how old a missed tick may be to be made up; None: `CATCH_UP`, and the newest whatever its age.
         queue: in which its runs wait; None is `default`.
-        options: further options of the start, those that were given: priority, timeout (seconds), version, tags.
+        options: further options of the start, those that were given: key, priority, expires and timeout (seconds), version, tags.
         paused: whether it rests.
     """
 

@@ -46,6 +46,10 @@ KEY_LINES = {
         "^8 globes are left",
     ],
     "shipment_tracking": ["^customer: delivered in Oslo, by way of Lisbon, Paris, Oslo$"],
+    "tenants": [
+        "^443 documents are queued",
+        "^never more than 4 at a time of one tenant, nor 6 of all; every document is billed once$",
+    ],
     "subscription": ["January 2031: invoice 13", "^ada cancelled after 15 invoices: I have read everything"],
 }
 EVERY = sorted(path.stem for path in EXAMPLES.glob("*.py"))
@@ -149,6 +153,20 @@ def test_a_killed_sync_goes_on_with_its_page(folder: Path, family: Processes, da
     written = {line for lines in nights.values() for line in set(lines) - {lines[-1]}}
     assert written
     assert written.isdisjoint(again.lines)
+
+
+def test_a_copy_finishes_what_a_killed_one_was_rendering(
+    folder: Path, family: Processes, database_url: str
+) -> None:
+    """Two copies share the queue, and one is killed: each document is billed once, and the last tenant does not starve."""
+    killed = begin(family, "tenants", folder, database_url)
+    killed.wait_for("documents are queued")
+    other = begin(family, "tenants", folder, database_url)
+    killed.kill()
+    assert other.wait() == 0, other.text()
+    other.wait_for("every document is billed once$")
+    place = int(other.wait_for("^initech: 3 documents").split()[-3])
+    assert place < 100
 
 
 def before(process: Process, line: str) -> list[str]:

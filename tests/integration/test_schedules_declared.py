@@ -290,7 +290,7 @@ def test_many_declare_at_a_time(database_url: str) -> None:
 
 
 def test_a_schedule_starts_as_a_start_does(database_url: str) -> None:
-    """Its runs have timeout, version, queue, tags and priority, and what middleware sends along."""
+    """Its runs have timeout, expiry, version, queue, key, tags and priority, and what middleware sends along."""
 
     class Tenants(perdure.Middleware):
         def start(self, start: perdure.StartInfo) -> None:
@@ -298,7 +298,7 @@ def test_a_schedule_starts_as_a_start_does(database_url: str) -> None:
 
     with at_noon(database_url, middleware=[Tenants()]) as (app, clock):
         app.schedules.apply(
-            hourly(queue="q", priority=-2, timeout=600, version="7", tags={"a": 1}),
+            hourly(queue="q", key="k", priority=-2, expires=300, timeout=600, version="7", tags={"a": 1}),
             Schedule(limited, "0 * * * *", name="limited", queue="q"),
         )
         clock.advance(HOUR)
@@ -306,12 +306,13 @@ def test_a_schedule_starts_as_a_start_does(database_url: str) -> None:
         until_ticks(database_url, "13:00", name="limited")
         found = rows(
             database_url,
-            "select l.queue, l.priority, l.version, l.tags, l.deadline, r.context from perdure.run_list l"
-            " join perdure.runs r using (key) order by l.id",
+            "select l.queue, q.queue_key, r.queue_key, l.priority, l.version, l.tags, q.expires, l.deadline, r.context"
+            " from perdure.run_list l join perdure.runs r using (key) join perdure.live q using (key) order by l.id",
         )
+        one, minute = NOON + HOUR, timedelta(minutes=1)
         assert found == [
-            ("q", -2, "7", {"a": 1}, NOON + HOUR + timedelta(minutes=10), {"tenant": "of note"}),
-            ("q", 0, None, None, NOON + HOUR + timedelta(minutes=5), {"tenant": "of limited"}),
+            ("q", "k", "k", -2, "7", {"a": 1}, one + 5 * minute, one + 10 * minute, {"tenant": "of note"}),
+            ("q", "", None, 0, None, None, None, one + 5 * minute, {"tenant": "of limited"}),
         ]
 
 

@@ -17,7 +17,7 @@ from perdure.serial import Signature, check_size, check_text
 from perdure.ticks import EPOCH, Timing
 
 W = TypeVar("W", bound=Startable[Any, Any])
-_OPTIONS: Final = ("priority", "timeout", "version", "tags")
+_OPTIONS: Final = ("key", "priority", "expires", "timeout", "version", "tags")
 
 
 class Planned(TypedDict, total=False):
@@ -33,7 +33,9 @@ class Planned(TypedDict, total=False):
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     queue: str | None
+    key: str | None
     priority: int
+    expires: Duration | None
     timeout: Duration | None
     version: str | None
     tags: Mapping[str, Any] | None
@@ -57,7 +59,9 @@ class Schedule:
         args: arguments of the workflow.
         kwargs: the same, named.
         queue: in which its runs wait.
+        key: of its runs in the queue, which may limit each key and gives keys fair turns.
         priority: in the queue.
+        expires: a run that has not begun so long after its tick, and jitter, is given up.
         timeout: of each run.
         version: only workers of this version take its runs.
         tags: of each run.
@@ -81,7 +85,9 @@ class Schedule:
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     queue: str | None = None
+    key: str | None = None
     priority: int = 0
+    expires: Duration | None = None
     timeout: Duration | None = None
     version: str | None = None
     tags: Mapping[str, Any] | None = None
@@ -210,7 +216,8 @@ def scheduled(cron: str | None = None, **how: Unpack[Planned]) -> Callable[[W], 
             - `catch_up`: how old a tick may be, in seconds or as a `timedelta`, to be made up when all workers were down. By
               default a day, and the newest tick whatever its age.
             - `args`, `kwargs`: arguments of the workflow.
-            - `queue`, `priority`, `timeout`, `version`, `tags`: as for `.options(...)`.
+            - `queue`, `key`, `priority`, `expires`, `timeout`, `version`, `tags`: as for `.options(...)`, counted from the
+              tick and its jitter.
             - `paused`: True declares it resting.
 
     Raises:

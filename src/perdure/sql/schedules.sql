@@ -123,17 +123,20 @@ with t as materialized (
                 %(input)s::bytea[], %(tick)s::timestamptz[], %(ready)s::timestamptz[], %(options)s::text[])
          as t (key, id, schedule, counts, workflow, input, tick, ready, options)),
 born as (
-    insert into {schema}.runs (key, id, workflow, input, queue, version, tags, context, worker, schedule, scheduled_at)
-    select t.key, t.id, t.workflow, t.input, coalesce(t.o ->> 'queue', 'default'), t.o ->> 'version', t.o -> 'tags',
-           t.o -> 'context', %(worker)s::bigint, t.schedule, t.tick
+    insert into {schema}.runs (key, id, workflow, input, queue, queue_key, version, tags, context, worker, schedule,
+                               scheduled_at)
+    select t.key, t.id, t.workflow, t.input, coalesce(t.o ->> 'queue', 'default'), t.o ->> 'key', t.o ->> 'version',
+           t.o -> 'tags', t.o -> 'context', %(worker)s::bigint, t.schedule, t.tick
     from t
     on conflict do nothing
     returning key)
-insert into {schema}.live (key, workflow, status, queue, priority, arrival, ready, deadline, version, schedule)
+insert into {schema}.live (key, workflow, status, queue, queue_key, priority, arrival, ready, deadline, expires, version,
+                           schedule)
 select t.key, t.workflow, case when t.ready > {schema}.clock() then 1 else 2 end, coalesce(t.o ->> 'queue', 'default'),
-       coalesce((t.o ->> 'priority')::integer, 0), nextval('{schema}.arrivals'),
+       coalesce(t.o ->> 'key', ''), coalesce((t.o ->> 'priority')::integer, 0), nextval('{schema}.arrivals'),
        case when t.ready > {schema}.clock() then t.ready end,
        greatest(t.ready, {schema}.clock()) + (t.o ->> 'timeout')::double precision * interval '1 second',
+       greatest(t.ready, {schema}.clock()) + (t.o ->> 'expires')::double precision * interval '1 second',
        t.o ->> 'version', case when t.counts then t.schedule end
 from t join born using (key)
 returning key
