@@ -92,7 +92,8 @@ class Producer(Service):
         if len(runs) == limit:
             self._found = found if limit else None
             return 0.0 if runs else self._pause(found)
-        return 0.0 if fresh and found.woken else self._pause(found)
+        # Less than there is room for, of what an older look found: it may not have seen all.
+        return 0.0 if found.woken or not fresh else self._pause(found)
 
     def look_again(self) -> None:
         """There is something that only a look finds, such as a cancel."""
