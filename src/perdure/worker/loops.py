@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import Any
@@ -22,6 +23,8 @@ class Loops:
         self._outbox: Outbox | None = None
         self._thread: threading.Thread | None = None
         self._loop_thread: int | None = None
+        self._works: deque[Callable[[], None]] = deque()
+        self._woken = False
 
     def use(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         """Use the loop on which the app is opened, which runs in this thread."""
@@ -42,12 +45,28 @@ class Loops:
             self.call_soon(lambda: work(loop, outbox))
 
     def call_soon(self, work: Callable[[], None]) -> None:
-        """Have `work` done on the loop soon; a loop that has closed does nothing more."""
+        """Have `work` done on the loop soon; a loop that has closed does nothing more.
+
+        Many works of one moment, such as the runs of one claim, wake the loop once: each time that a thread wakes it, it
+        gives up the interpreter, and a busy loop has it back only after some milliseconds.
+        """
         loop, _ = self._ensure()
-        try:
-            loop.call_soon_threadsafe(work)
-        except RuntimeError:
-            return
+        self._works.append(work)
+        if not self._woken:
+            self._woken = True
+            try:
+                loop.call_soon_threadsafe(self._do_works, loop)
+            except RuntimeError:
+                return
+
+    def _do_works(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._woken = False  # before the first is taken: whoever comes after that wakes the loop again
+        while self._works:
+            work = self._works.popleft()
+            try:
+                work()
+            except Exception as error:
+                loop.call_exception_handler({"message": f"{work} failed", "exception": error})
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call an `async def` function from a thread and wait for its result."""
