@@ -15,30 +15,30 @@ places as materialized (
     select p.queue, p.priority, p.queue_key, coalesce(q.paused, false) as paused
     from unnest(%(queue)s::text[], %(priority)s::integer[], %(queue_key)s::text[]) as p (queue, priority, queue_key)
     left join {schema}.queues q on q.name = p.queue),
-groups (queue, paused, priority, queue_key, place) as (
-    select p.queue, p.paused, f.priority, f.queue_key, 1
+groups (queue, paused, priority, queue_key, arrival, place) as (
+    select p.queue, p.paused, f.priority, f.queue_key, f.arrival, 1
     from places p cross join lateral (
-        (select l.priority, l.queue_key from {schema}.live l
+        (select l.priority, l.queue_key, l.arrival from {schema}.live l
          where l.status = 2 and l.queue = p.queue and not p.paused
            and (l.priority, l.queue_key) >= (p.priority, p.queue_key collate "C")
-         order by l.priority, l.queue_key limit 1)
+         order by l.priority, l.queue_key, l.arrival limit 1)
         union all
-        (select l.priority, l.queue_key from {schema}.live l
+        (select l.priority, l.queue_key, l.arrival from {schema}.live l
          where l.status = 2 and l.begun and l.queue = p.queue and p.paused
            and (l.priority, l.queue_key) >= (p.priority, p.queue_key collate "C")
-         order by l.priority, l.queue_key limit 1)) f
+         order by l.priority, l.queue_key, l.arrival limit 1)) f
     union all
-    select g.queue, g.paused, f.priority, f.queue_key, g.place + 1
+    select g.queue, g.paused, f.priority, f.queue_key, f.arrival, g.place + 1
     from groups g cross join lateral (
-        (select l.priority, l.queue_key from {schema}.live l
+        (select l.priority, l.queue_key, l.arrival from {schema}.live l
          where l.status = 2 and l.queue = g.queue and not g.paused
            and (l.priority, l.queue_key) > (g.priority, g.queue_key)
-         order by l.priority, l.queue_key limit 1)
+         order by l.priority, l.queue_key, l.arrival limit 1)
         union all
-        (select l.priority, l.queue_key from {schema}.live l
+        (select l.priority, l.queue_key, l.arrival from {schema}.live l
          where l.status = 2 and l.begun and l.queue = g.queue and g.paused
            and (l.priority, l.queue_key) > (g.priority, g.queue_key)
-         order by l.priority, l.queue_key limit 1)) f
+         order by l.priority, l.queue_key, l.arrival limit 1)) f
     where g.place < %(groups)s)
 select {schema}.clock() as now, (select count(*) from woken) as woken,
        (select extract(epoch from min(x.ready) - {schema}.clock())::double precision
@@ -48,7 +48,7 @@ select {schema}.clock() as now, (select count(*) from woken) as woken,
        exists (select 1 from {schema}.live x
                where x.status = 2 and x.recoveries >= 2 and x.queue = any(%(queue)s::text[])) as suspects,
        (select jsonb_agg(q) from {schema}.queues q where q.name = any(%(queue)s::text[])) as queues,
-       (select jsonb_agg(distinct jsonb_build_array(g.queue, g.priority, g.queue_key)) from groups g) as groups
+       (select jsonb_agg(distinct jsonb_build_array(g.queue, g.priority, g.queue_key, g.arrival)) from groups g) as groups
 
 -- name: claim_runs
 -- Claim from groups what they have, at most the quota of each, in the order of arrival. The claim is fenced. Of a

@@ -66,8 +66,8 @@ class Look:
     cancels: dict[int, CancelReason]
     suspects: bool
     limits: dict[str, Limits]
-    groups: list[tuple[str, int, str]]
-    """Queue, priority and key of each group with work."""
+    groups: dict[tuple[str, int, str], int]
+    """The arrival of the first run of each group with work, by queue, priority and key."""
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ def look(
         {int(key): CancelReason(int(reason)) for key, reason in pairs},
         suspects,
         {row["name"]: _limits(row) for row in queues or ()},
-        [(queue, priority, key) for queue, priority, key in groups or ()],
+        {(queue, priority, key): arrival for queue, priority, key, arrival in groups or ()},
     )
 
 

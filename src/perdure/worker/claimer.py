@@ -45,7 +45,8 @@ class Claimer:
         places = [(queue, LOWEST, "") for queue in queues]
         places += [(queue, *place) for queue, place in self._cursors.items()]
         found = claiming.look(connection, self._database, worker=worker, places=places)
-        self._limits, self._since, self.again = found.limits, {}, None
+        self._limits, self.again = found.limits, None
+        self._since = {Group(*group): arrival for group, arrival in found.groups.items()}
         for queue in queues:
             start = self._cursors.pop(queue, (LOWEST, ""))
             seen = sorted((priority, key) for name, priority, key in found.groups if name == queue)

@@ -113,7 +113,7 @@ class Executor:
         if claimed.recoveries >= SUSPECT_AFTER:
             self.suspect, self._suspected_at = run.key, time.monotonic()
         if claimed.remaining is not None:
-            self._engine.reaper.expect(claimed.remaining)
+            self._engine.reaper.expect(run.key, claimed.remaining)
         self.launch(run)
 
     def launch(self, run: Run) -> None:

@@ -262,7 +262,7 @@ class Incarnation:
     def launch(self, run: Run, ticket: Ticket) -> None:
         """Run a run here once its ticket is committed."""
         if run.timeout is not None:
-            self._engine.reaper.expect(run.timeout)
+            self._engine.reaper.expect(run.key, run.timeout)
         self._engine.executor.launch(run)
 
     def execute(self, run: Run) -> None:
@@ -276,6 +276,7 @@ class Incarnation:
     def ended(self, run: Run, status: Status, value: bytes) -> None:
         """Tell whoever waits in this process."""
         self._engine.watcher.ended(run.key, status, value)
+        self._engine.reaper.over(run.key)
 
     def let_go_of(self, key: int) -> None:
         """A run that was expected here is not to run here."""

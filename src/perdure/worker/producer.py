@@ -33,6 +33,9 @@ SOONEST: Final = 0.02
 CLAIM_AT_ONCE: Final = 100
 LOOK_SECONDS: Final = 0.5
 """How long a look will do while claims find all that there is room for."""
+LOOK_SHARE: Final = 10
+"""Then looks take at most a tenth of the time, else half of it: behind dead rows that a snapshot holds for hours, one takes
+seconds."""
 SUSPECTS_PATIENCE: Final = 30
 """Polls for which a worker that is never idle leaves runs alone that are suspected to kill their workers."""
 
@@ -51,7 +54,7 @@ class Producer(Service):
         self._full = self._threadless = False
         self.claimer = Claimer(engine.database)
         self._found: Look | None = None
-        self._look_at = 0.0
+        self._look_at = self._rested_at = 0.0
 
     def freed(self) -> None:
         """A run has left memory: there may be room again."""
@@ -105,8 +108,12 @@ class Producer(Service):
         found, self._found = self._found, None
         if found is not None and time.monotonic() < self._look_at:
             return found, False
-        self._look_at = time.monotonic() + LOOK_SECONDS
+        self._stopping.wait(max(0.0, self._rested_at - time.monotonic()))
+        began = time.monotonic()
         found = self.claimer.look(self._connected(), incarnation.worker, self._engine.settings.queues)
+        ended = time.monotonic()
+        self._rested_at = ended + (ended - began)
+        self._look_at = ended + max(LOOK_SECONDS, LOOK_SHARE * (ended - began))
         incarnation.saw(found.now)
         for key, reason in found.cancels.items():
             self._engine.executor.cancel(key, reason)

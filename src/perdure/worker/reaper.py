@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,11 @@ EXPIRED = encode_failure(WorkflowExpired("the run did not begin before it expire
 TOLD_SECONDS: Final = 5.0
 """After so long a told command is taken for left behind; carried out twice at once it is still done once."""
 TOLD_AT_ONCE: Final = 500
+SHARE: Final = 10
+"""A sweep may take a tenth of the time: behind dead rows that a snapshot holds for hours it takes seconds."""
+FORESIGHT: Final = 3600.0
+"""Deadlines that are further away are found by a sweep."""
+PURGE_FROM: Final = 1000
 
 
 class Reaper(Service):
@@ -43,18 +49,62 @@ class Reaper(Service):
         super().__init__(min(5.0, engine.settings.lease / 3))
         self._engine = engine
         self._connection: Connection | None = None
-        self._deadlines: list[float] = []
+        self._lock = threading.Lock()
+        self._deadlines: dict[int, float] = {}
+        self._line: list[tuple[float, int]] = []
+        self._due = False
+        self._sweep_at = self._rested_at = 0.0
 
-    def expect(self, seconds: float) -> None:
+    def expect(self, run: int, seconds: float) -> None:
         """A run of this worker has to end within so many seconds: sweep then, not at the next interval."""
-        if seconds < 3600:
-            heapq.heappush(self._deadlines, time.monotonic() + max(0.0, seconds) + 0.01)
+        if seconds >= FORESIGHT:
+            return
+        at = time.monotonic() + max(0.0, seconds) + 0.01
+        with self._lock:
+            self._deadlines[run] = at
+            heapq.heappush(self._line, (at, run))
+            first = self._line[0][1] == run
+        if first:
             self.wake()
 
+    def over(self, run: int) -> None:
+        """A run has ended: its deadline is nothing to sweep for."""
+        if run in self._deadlines:
+            with self._lock:
+                self._deadlines.pop(run, None)
+                if len(self._line) > 2 * len(self._deadlines) + PURGE_FROM:
+                    self._line = [(at, key) for key, at in self._deadlines.items()]
+                    heapq.heapify(self._line)
+
     def tick(self) -> float | None:
-        """Do all of it once."""
+        """Sweep, if it is time to or a deadline has passed, and do what there is to do."""
+        now = time.monotonic()
+        self._due = self._passed(now) or self._due
+        if now >= (self._rested_at if self._due else self._sweep_at):
+            self._sweep_up()
+            self._due = False
+        with self._lock:
+            deadline = self._line[0][0] if self._line else self._sweep_at
+        return max(0.0, min(self._rested_at if self._due else self._sweep_at, deadline) - time.monotonic())
+
+    def _passed(self, now: float) -> bool:
+        """Whether the deadline of a run has passed that has not ended."""
+        passed = False
+        with self._lock:
+            while self._line and self._line[0][0] <= now:
+                at, run = heapq.heappop(self._line)
+                if self._deadlines.get(run) == at:
+                    del self._deadlines[run]
+                    passed = True
+        return passed
+
+    def _sweep_up(self) -> None:
         types = list(known_entities)
+        began = time.monotonic()
         changed, left_behind, dead, orphaned = self._sweep(types)
+        ended = time.monotonic()
+        self._rested_at = ended + SHARE * (ended - began)
+        self._sweep_at = max(ended + self.interval, self._rested_at)
         if changed:
             self._engine.hints.work()
             self._engine.watcher.wake()
@@ -64,10 +114,6 @@ class Reaper(Service):
             self._bury()
         if dead or orphaned:
             self._requeue()
-        now = time.monotonic()
-        while self._deadlines and self._deadlines[0] <= now:
-            heapq.heappop(self._deadlines)
-        return min(self.interval, self._deadlines[0] - now) if self._deadlines else None
 
     def _sweep(self, types: Sequence[str]) -> tuple[int, bool, bool, bool]:
         """The one statement of an idle reaper: it sweeps up, and says what else there is to do."""
