@@ -100,7 +100,7 @@ async def _waits(handle: perdure.Handle[Any]) -> bool:
 def test_what_is_loaded_is_exported_the_same(server: TestServer, database_url: str) -> None:
     other = server.create_database()
     with sync.Perdure(database_url) as here:
-        here.start(talker.definition.name, ["a"], id="t").send(words, "one")
+        here.start(talker.definition.name, ["a"], id="t", queue="default", key="acme").send(words, "one")
         until(lambda: here.handle("t").status() == "waiting")
         here.start(counts.definition.name, [3], id="c").result(timeout=30)
         first = here.runs.export(["t", "c"])
@@ -109,6 +109,10 @@ def test_what_is_loaded_is_exported_the_same(server: TestServer, database_url: s
         second = there.runs.export(["t", "c"])
         there.runs.load(first, prefix="again-")
         assert there.runs.count(prefix="again-") == 3
+    keyed = (
+        "select r.queue_key, l.queue_key from perdure.runs r join perdure.live l using (key) order by r.id"
+    )
+    assert rows(other, keyed) == [("acme", "acme")] * 2
     assert _comparable(second) == _comparable(first)
     assert [run["seed"] for run in json.loads(second)["runs"]] == [
         run["seed"] for run in json.loads(first)["runs"]

@@ -216,7 +216,7 @@ select right(i.id::text, 12) as realm, {schema}.clock() as now from {schema}.ide
 
 -- name: export_runs
 -- All that is known of runs, but for what is a list.
-select r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.version, r.tags, r.context, r.created,
+select r.key, r.id, r.workflow, r.input, r.parent, r.position, r.queue, r.queue_key, r.version, r.tags, r.context, r.created,
        r.superseded, coalesce(r.seed, right(i.id::text, 12) || '/' || r.key) as seed, r.schedule, r.scheduled_at, l.status,
        l.priority, l.deadline, l.cancel, l.begun, l.reason, l.version as present, l.parent is not null as bound,
        e.status as end_status, e.value, e.finished
@@ -268,19 +268,20 @@ select nextval('{schema}.arrivals') from generate_series(1, %(count)s)
 -- name: load_run
 -- A run as it was elsewhere; one that had not ended is parked until somebody resumes it.
 with born as (
-    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, version, tags, context, created,
-                               superseded, seed, schedule, scheduled_at)
-    values (%(key)s, %(id)s, %(workflow)s, %(input)s::bytea, %(parent)s, %(position)s, %(queue)s, %(version)s,
-            %(tags)s::jsonb, %(context)s::jsonb, %(created)s, %(superseded)s, %(seed)s, %(schedule)s,
+    insert into {schema}.runs (key, id, workflow, input, parent, position, queue, queue_key, version, tags, context,
+                               created, superseded, seed, schedule, scheduled_at)
+    values (%(key)s, %(id)s, %(workflow)s, %(input)s::bytea, %(parent)s, %(position)s, %(queue)s, %(queue_key)s,
+            %(version)s, %(tags)s::jsonb, %(context)s::jsonb, %(created)s, %(superseded)s, %(seed)s, %(schedule)s,
             %(scheduled_at)s)
     returning key),
 ended as (
     insert into {schema}.ends (key, status, value, finished)
     select key, %(end_status)s::smallint, %(end_value)s::bytea, %(finished)s::timestamptz from born
     where %(end_status)s::smallint is not null)
-insert into {schema}.live (key, workflow, status, queue, priority, arrival, deadline, cancel, begun, version, reason, parent)
-select key, %(workflow)s, 6, coalesce(%(queue)s, 'default'), %(priority)s, nextval('{schema}.arrivals'), %(deadline)s::timestamptz,
-       %(cancel)s::smallint, %(begun)s, %(version)s, %(reason)s, %(close)s::bigint
+insert into {schema}.live (key, workflow, status, queue, queue_key, priority, arrival, deadline, cancel, begun, version, reason,
+                           parent)
+select key, %(workflow)s, 6, coalesce(%(queue)s, 'default'), coalesce(%(queue_key)s, ''), %(priority)s,
+       nextval('{schema}.arrivals'), %(deadline)s::timestamptz, %(cancel)s::smallint, %(begun)s, %(version)s, %(reason)s, %(close)s::bigint
 from born where %(end_status)s::smallint is null
 
 -- name: load_step

@@ -124,6 +124,7 @@ class RunDocument(Document, kw_only=True):
     parent: str | None = None
     position: str | None = None
     queue: str | None = None
+    queue_key: str | None = None
     version: str | None = None
     tags: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
@@ -241,13 +242,9 @@ def _document(kind: type[Document], row: dict[str, Any]) -> Document:
 
 
 def _run(row: tuple[Any, ...]) -> RunDocument:
-    (key, id, workflow, input, parent, position, queue, version, tags, context, created, superseded, seed) = (
-        row[:13]
-    )
-    schedule, scheduled_at = row[13:15]
-    status, priority, deadline, cancel, begun, reason, present, bound, end_status, value, finished = row[
-        15:26
-    ]
+    key, id, workflow, input, parent, position, queue, queue_key, version, tags, context, created, *more = row
+    superseded, seed, schedule, scheduled_at, *more = more
+    status, priority, deadline, cancel, begun, reason, present, bound, end_status, value, finished = more
     state = end = None
     if status is not None:
         state = State(
@@ -270,6 +267,7 @@ def _run(row: tuple[Any, ...]) -> RunDocument:
         parent=None if parent is None else str(parent),
         position=position,
         queue=queue,
+        queue_key=queue_key,
         version=version,
         tags=tags,
         context=context,

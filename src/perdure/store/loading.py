@@ -102,6 +102,7 @@ class _Loading:
             parent=parent,
             position=run.position if parent is not None else None,
             queue=run.queue,
+            queue_key=run.queue_key,
             version=run.version if state is None else state.version or run.version,
             tags=None if run.tags is None else Jsonb(run.tags),
             context=None if run.context is None else Jsonb(run.context),
