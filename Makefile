@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-18 test-15 bench docs fmt clean
+.PHONY: help demo test test-18 test-15 bench soak docs fmt clean
 .PHONY: check check-format check-lint check-mypy check-pyright check-imports check-shape
 
 VENV := .venv
@@ -106,6 +106,9 @@ check-shape: $(STAMP)
 
 bench: $(STAMP) ## the first benchmark, in its short form
 	@$(BIN)/python benchmarks/bench.py --quick $(ARGS)
+
+soak: $(STAMP) ## an hour of mixed load while a snapshot is held open: does it slow down?
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
 
 docs: $(STAMP) ## check the links and the code of README and docs
 	$(BIN)/python tools/check_docs.py

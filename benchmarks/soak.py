@@ -102,9 +102,11 @@ class Load:
         calls = []
         for number in numbers:
             kind = kinds[number % 10] if number % 10 < len(kinds) else soaking.order
-            deadline = {"timeout": 600.0} if kind is soaking.hurried else {}
-            key = f"tenant-{random.randrange(KEYS)}"
-            calls.append(kind.options(queue=soaking.QUEUE.name, key=key, **deadline).bind(number))
+            hurried = kind is soaking.hurried
+            options = (
+                {"queue": soaking.LIMITED.name, "timeout": 600.0} if hurried else {"queue": soaking.QUEUE}
+            )
+            calls.append(kind.options(key=f"tenant-{random.randrange(KEYS)}", **options).bind(number))
         handles = await self.app.start_many(calls)
         listeners = [handle.id for number, handle in zip(numbers, handles, strict=True) if number % 10 == 1]
         await perdure.send_many([(id, "news", "hello") for id in listeners])

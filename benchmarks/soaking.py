@@ -17,7 +17,8 @@ from benchmarks.worker import follow_parent
 from perdure import AsyncConnection, Perdure, Queue, Retention, scheduled, step, transaction, workflow
 
 TABLE: Final = "create table orders (number bigint primary key, worker integer not null)"
-QUEUE: Final = Queue("soak", key_concurrency=300)
+QUEUE: Final = "soak"
+LIMITED: Final = Queue("limited", concurrency=50, key_concurrency=10)
 KEPT_SECONDS: Final = 60.0
 """Ended runs are deleted after so long, so that deleting is part of the load, and the tables could stay small."""
 
@@ -67,7 +68,7 @@ async def parcel(number: int) -> int:
 @workflow
 async def family(number: int) -> int:
     """Has a child on the queue: one of ten."""
-    handle = await parcel.options(queue=QUEUE.name).start(number)
+    handle = await parcel.options(queue=QUEUE).start(number)
     price = await handle.result()
     await record(number)
     return price
@@ -75,7 +76,7 @@ async def family(number: int) -> int:
 
 @workflow
 async def hurried(number: int) -> int:
-    """Has a deadline that it keeps, tags and an event: one of ten."""
+    """Has a deadline that it keeps, an event, and a queue with limits: one of ten."""
     await perdure.set_event("state", "begun")
     await record(number)
     return number
@@ -90,7 +91,14 @@ async def tick() -> None:
 
 def app(url: str, *, worker: bool = True) -> Perdure:
     """The app of one process."""
-    return Perdure(url, worker=worker, queues=[QUEUE], lease=5, retention=Retention(succeeded=KEPT_SECONDS))
+    return Perdure(
+        url,
+        worker=worker,
+        queues=[LIMITED],
+        listen=["default", QUEUE, LIMITED.name],
+        lease=5,
+        retention=Retention(succeeded=KEPT_SECONDS),
+    )
 
 
 async def serve(url: str) -> None:
