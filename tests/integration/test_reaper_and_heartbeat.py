@@ -7,6 +7,7 @@ whenever it registered.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import psycopg
@@ -39,6 +40,10 @@ def first() -> str:
 def flow() -> str:
     first()
     return body()
+
+
+@workflow(name="reaper.quick")
+def quick() -> None: ...
 
 
 @pytest.fixture
@@ -192,3 +197,45 @@ def test_worker_declared_dead_stops_and_lives_again(database_url: str) -> None:
         until(lambda: app.runtime is not life)
     assert bodies in (["body"], ["body", "body"])
     assert rows(database_url, "select distinct worker = %s from perdure.ends", life.worker) == [(False,)]
+
+
+def test_runs_that_end_in_time_cost_no_sweep(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty runs with deadlines: nothing is swept for those that have ended, neither at their starts nor later."""
+    with Perdure(database_url, lease=60, grace=0) as app:
+        reaper = app.engine.reaper
+        reaper.stop()
+        sweeps: list[object] = []
+
+        def swept(types: object) -> tuple[int, bool, bool, bool]:
+            sweeps.append(types)
+            return (0, False, False, False)
+
+        monkeypatch.setattr(reaper, "_sweep", swept)
+        reaper._sweep_at = float("inf")
+        for _ in range(30):
+            assert quick.options(timeout=0.4).start().result(timeout=20) is None
+        reaper.tick()
+        assert (sweeps, reaper._deadlines) == ([], {})
+
+
+def test_a_slow_sweep_is_followed_by_a_rest(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind dead rows it may take a tenth of the time, also where deadlines pass meanwhile."""
+    with Perdure(database_url, lease=60, grace=0) as app:
+        reaper = app.engine.reaper
+        reaper.stop()
+        sweeps: list[object] = []
+
+        def slow(types: object) -> tuple[int, bool, bool, bool]:
+            threading.Event().wait(0.3)
+            sweeps.append(types)
+            return (0, False, False, False)
+
+        monkeypatch.setattr(reaper, "_sweep", slow)
+        reaper._rested_at = 0.0
+        pauses = []
+        for run in (1, 2):
+            reaper.expect(run, 0)
+            until(lambda: reaper._line[0][0] < time.monotonic())
+            pauses.append(reaper.tick())
+        assert len(sweeps) == 1
+        assert all(pause is not None and pause > 1 for pause in pauses)
