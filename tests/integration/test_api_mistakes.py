@@ -78,7 +78,6 @@ def test_a_forgotten_await_names_the_step(database_url: str) -> None:
     assert any("charge' was never awaited" in str(warning.message) for warning in caught)
 
 
-@pytest.mark.xfail(reason="the advice to annotate is still given for every class")
 @pytest.mark.parametrize("value", [print, functools.partial(print), asyncio.Lock, object()])
 def test_what_never_can_be_a_payload_gets_no_wrong_advice(value: object, database_url: str) -> None:
     """For a function or an open resource the error does not say that an annotation would help."""

@@ -19,6 +19,8 @@ from uuid import UUID
 
 import msgspec
 
+from perdure.serial.carried import can_be_carried
+
 Annotation: TypeAlias = Any  # typing has no type for "whatever may stand after a colon"
 
 NULL: Final = "null"
@@ -250,6 +252,8 @@ class Untyped(Shape):
                 except Misfit as misfit:
                     raise misfit.inside(f"[{key!r}]") from None
         else:
+            if not can_be_carried(kind):
+                raise Misfit(f"{kind.__name__} has no form in JSON, with an annotation neither")
             raise Misfit(
                 f"{kind.__name__} has no form in JSON without an annotation:"
                 f" annotate it, for example with `{kind.__name__}`, so that it comes back as one"
