@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import Any
@@ -44,6 +45,17 @@ async def sleeper() -> str:
     return "slept"
 
 
+@workflow(name="stop.hanging")
+async def hanging() -> None:
+    entered.release()
+    await perdure.run_step(asleep)
+
+
+@step(name="stop.asleep")
+async def asleep() -> None:
+    await asyncio.Event().wait()
+
+
 @pytest.mark.parametrize("flow", [flow, flow_async], ids=["blocking", "async"])
 def test_run_goes_on_elsewhere_at_once(flow: Any, database_url: str) -> None:
     """A lease of a minute, no grace: the other worker has the run within a second, as no recovery."""
@@ -67,6 +79,22 @@ def test_run_goes_on_elsewhere_at_once(flow: Any, database_url: str) -> None:
     assert rows(database_url, "select reason from perdure.workers_gone order by ended limit 1") == [
         ("stopped",)
     ]
+
+
+def test_a_cancel_reaches_a_run_within_the_grace(database_url: str) -> None:
+    """The worker has been told to stop, and would wait a minute for the step: the cancel ends it, and the worker."""
+    worker = Perdure(database_url, grace=60).open()
+    with Perdure(database_url, worker=False) as client, client.bind():
+        with worker.bind():
+            handle: sync.Handle[None] = sync.start(hanging)
+        assert entered.acquire(timeout=10)
+        stopping = threading.Thread(target=worker.close)
+        stopping.start()
+        until(lambda: not worker.engine.accepts_runs())
+        assert client.handle(handle.id).cancel()
+        stopping.join(20)
+        assert not stopping.is_alive()
+        assert client.handle(handle.id).status() == "cancelled"
 
 
 def test_what_can_finish_in_the_grace_finishes(database_url: str) -> None:

@@ -69,14 +69,15 @@ class Producer(Service):
         """Poll once; at once again while there is more."""
         engine = self._engine
         incarnation = engine.incarnation
-        if incarnation.dead or not engine.accepts_runs():
+        if incarnation.dead:
             return 0.1
         if self._doubtful:
             self._reconcile(incarnation)
         room = min(CLAIM_AT_ONCE, engine.settings.concurrency - engine.executor.count)
         self._full = room <= 0
         names, room = self._fitting(room)
-        limit = 0 if engine.executor.alone else max(0, room)
+        # While the app is stopping it takes no more, but cancels reach those that still run.
+        limit = max(0, room) if engine.accepts_runs() and not engine.executor.alone else 0
         self._busy_polls = self._busy_polls + 1 if engine.executor.count else 0
         suspects = not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0
         found, fresh = self._look(incarnation)
