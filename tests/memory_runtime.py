@@ -305,6 +305,9 @@ class Life:
     def find(self, id: str) -> tuple[int, str] | None:
         return None
 
+    def was_sent(self, id: str, topic: str, key: str) -> bool:
+        return False
+
     def ended(self, run: Run, status: Status, value: bytes) -> None:
         return
 

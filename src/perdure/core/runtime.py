@@ -192,6 +192,10 @@ class Runtime(Protocol):
         """Key and workflow of a run by its id."""
         ...
 
+    def was_sent(self, id: str, topic: str, key: str) -> bool:
+        """Whether a run of this id was sent the message with this key."""
+        ...
+
     def fenced(self) -> None:
         """This worker was found to be dead."""
         ...

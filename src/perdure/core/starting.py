@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,21 +16,18 @@ from perdure.core.recorded import group_for, recorded
 from perdure.core.registry import WorkflowDefinition
 from perdure.core.run import Run
 from perdure.core.runtime import Runtime
-from perdure.core.waits import end_of_run
 from perdure.errors import (
-    Cancelled,
     DatabaseUnavailable,
     Deduplicated,
     PerdureError,
     QueueFull,
+    RunEnded,
     WorkflowConflict,
 )
 from perdure.models import DEFAULT_QUEUE, Kind
 from perdure.options import StartOptions
-from perdure.serial import Payload
 from perdure.store.records import MessageRecord, Outcome, StartRecord, Ticket
 
-_ANYTHING: Final = Payload.of(Any)
 LONGEST_PARENT: Final = 400
 """Characters of a parent's id that its child's id begins with."""
 
@@ -162,9 +157,7 @@ def _answer(runtime: Runtime, what: Start, starting: Starting) -> Started:
             "started again without harm"
         ) from ticket.error
     started = settled(record, what)
-    # Of an update this is no error yet: perhaps the run answered it before, else the wait says how it ended.
-    if starting.message is not None and starting.message.outcome is Outcome.LOST and what.update is None:
-        raise has_ended(record.id)
+    _check_sent(what, record.id, starting.message is None or starting.message.outcome is not Outcome.LOST)
     return started
 
 
@@ -191,9 +184,19 @@ def _start_contested(
     _launch(run.runtime, child, record, ticket)
     try:
         told.seen = settled(record, what)
-    except (WorkflowConflict, Deduplicated) as conflict:
+        _check_sent(what, record.id, all(each.outcome is not Outcome.LOST for each in records[1:]))
+    except (WorkflowConflict, Deduplicated, RunEnded) as conflict:
         told.failed, told.seen = True, conflict  # a replay finds the same by the id
     return told
+
+
+def _check_sent(what: Start, id: str, sent: bool) -> None:
+    """A message that goes with the start of a run that has ended already went nowhere, and that is no secret.
+
+    Of an update this is no error yet: perhaps the run answered it before, else the wait says how it ended.
+    """
+    if what.update is None and not sent:
+        raise has_ended(id)
 
 
 def _launch(runtime: Runtime, run: Run | None, record: StartRecord, ticket: Ticket) -> None:
@@ -220,7 +223,7 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
             runtime.expect(key)
             child = Run(runtime, here, key, id, what.input)
             child.timeout, child.context = timeout_of(what), what.context
-        message = message_with(what, record, f"{run.key:x}/{call.position}")
+        message = message_with(what, record, _message_key(run, call.position))
         records = [record] if message is None else [record, message]
         told = Told(False, msgspec.json.encode([key, id]), Started(key, id, True))
 
@@ -238,8 +241,9 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
         key, id = msgspec.json.decode(value, type=tuple[int, str])
         return key, id
 
+    position = f"{branch.path}{branch.count + 1}"
     seen = yield from recorded(branch, Kind.START, what.workflow, produce, decode)
-    started = seen if isinstance(seen, Started) else (yield from _seen_again(run, seen, what))
+    started = seen if isinstance(seen, Started) else (yield from _seen_again(run, seen, what, position))
     if started.created and what.options.parent_close == "cancel":
         run.has_children = True
     elif started.created and what.options.parent_close == "wait":
@@ -247,7 +251,12 @@ def start_child(branch: Branch, what: Start) -> Generator[Any, Any, Started]:
     return started
 
 
-def _seen_again(run: Run, seen: tuple[int, str], what: Start) -> Generator[Any, Any, Started]:
+def _message_key(run: Run, position: str) -> str:
+    """The key of the message that goes with a child's start: no other has it."""
+    return f"{run.key:x}/{position}"
+
+
+def _seen_again(run: Run, seen: tuple[int, str], what: Start, position: str) -> Generator[Any, Any, Started]:
     """A start as a replay sees it: what was found there then is found again by the id."""
     key, id = seen
     if what.options.id is None and what.options.dedup is None:
@@ -257,28 +266,11 @@ def _seen_again(run: Run, seen: tuple[int, str], what: Start) -> Generator[Any, 
         raise deduplicated(what)
     if found is None or found[0] == key:
         return Started(key, id, True)
-    return attached(found, id, what)
-
-
-def wait_for_children(run: Run) -> Generator[Any, Any, None]:
-    """Before the end of a run, wait for the children that it is not to leave behind (`parent_close="wait"`)."""
-    told_to_stop: BaseException | None = None
-    for key, id in run.waits_for:
-        if run.cancel_told:
-            run.runtime.request_cancel(key)
-        try:
-            yield from _end_of_child(run, key, id)
-        except (asyncio.CancelledError, Cancelled) as error:
-            told_to_stop = error
-            run.runtime.request_cancel(key)
-            yield from _end_of_child(run, key, id)
-    if told_to_stop is not None:
-        raise told_to_stop
-
-
-def _end_of_child(run: Run, key: int, id: str) -> Generator[Any, Any, None]:
-    with suppress(Exception):  # how it ended is its own affair
-        yield from end_of_run(run.root, key, id, _ANYTHING)
+    started = attached(found, id, what)
+    if what.options.send is not None:
+        asked = (id, what.options.send[0], _message_key(run, position))
+        _check_sent(what, id, (yield Use(run.runtime.was_sent, asked)))
+    return started
 
 
 def runs_here(runtime: Runtime, what: Start) -> WorkflowDefinition | None:

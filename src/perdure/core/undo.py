@@ -12,9 +12,9 @@ from typing import Any, Final, cast
 from perdure.core.branch import Branch
 from perdure.core.registry import Compensation, StepDefinition, TransactionDefinition
 from perdure.core.run import Run
-from perdure.core.starting import wait_for_children
 from perdure.core.steps import plain_step
 from perdure.core.transactions import transaction
+from perdure.core.waits import wait_for_children
 from perdure.models import CancelReason
 from perdure.store.records import Undoing
 

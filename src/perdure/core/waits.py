@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from perdure.core.branch import Branch, Unwind
 from perdure.core.effects import DurableWait, StopHere, Use
@@ -12,12 +14,13 @@ from perdure.core.gate import Call, Told
 from perdure.core.recorded import recorded
 from perdure.core.run import Run, Waiting
 from perdure.core.steps import failure
-from perdure.errors import SerializationError, WaitTimeout, WorkflowFailed, WorkflowParked
+from perdure.errors import Cancelled, SerializationError, WaitTimeout, WorkflowFailed, WorkflowParked
 from perdure.models import Kind, Status
 from perdure.serial import Payload, decode_failure
 from perdure.store.records import WaitRecord
 from perdure.store.signal import Signal
 
+_ANYTHING: Final = Payload.of(Any)
 WOKEN = object()
 """Value of a waiting signal that was settled only to wake its waiter."""
 
@@ -144,3 +147,24 @@ def _until(run: Run, moment: datetime | None) -> float:
 
 def _nothing(_value: bytes) -> None:
     return None
+
+
+def wait_for_children(run: Run) -> Generator[Any, Any, None]:
+    """Before the end of a run, wait for the children that it is not to leave behind (`parent_close="wait"`)."""
+    told_to_stop: BaseException | None = None
+    for key, id in run.waits_for:
+        if run.cancel_told:
+            run.runtime.request_cancel(key)
+        try:
+            yield from _end_of_child(run, key, id)
+        except (asyncio.CancelledError, Cancelled) as error:
+            told_to_stop = error
+            run.runtime.request_cancel(key)
+            yield from _end_of_child(run, key, id)
+    if told_to_stop is not None:
+        raise told_to_stop
+
+
+def _end_of_child(run: Run, key: int, id: str) -> Generator[Any, Any, None]:
+    with suppress(Exception):  # how it ended is its own affair
+        yield from end_of_run(run.root, key, id, _ANYTHING)

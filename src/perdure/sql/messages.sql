@@ -86,6 +86,11 @@ cross join lateral (
     select m.seq, m.value from {schema}.messages m
     where m.run = t.run and m.topic = t.topic and m.seq > t.seen order by m.seq limit %(limit)s) m
 
+-- name: was_sent
+-- Whether a run of this id, in any of its lives, was sent the message with this key.
+select 1 from {schema}.runs r join {schema}.messages m on m.run = r.key
+where r.id = %(id)s and m.topic = %(topic)s and m.key = %(key)s limit 1
+
 -- name: list_unread
 -- The messages that a run has been sent and has not received yet, in the order in which they were committed.
 select m.topic, m.key, m.value, m.sent from {schema}.messages m

@@ -37,6 +37,11 @@ def key_of(database: Database, id: str) -> tuple[int, str] | None:
     return (rows[0][0], rows[0][1]) if rows else None
 
 
+def was_sent(database: Database, id: str, topic: str, key: str) -> bool:
+    """Whether a run of this id, in any of its lives, was sent the message with this key."""
+    return bool(database.run("was_sent", {"id": id, "topic": topic, "key": key}))
+
+
 def find_ended(database: Database, keys: Iterable[int]) -> list[tuple[int, Status, bytes]]:
     """How these runs ended, of those that have."""
     rows = database.run("find_ended", {"keys": Bigints(list(keys))})

@@ -314,6 +314,10 @@ class Incarnation:
         """Key and workflow of a run by its id."""
         return stored.key_of(self._engine.database, id)
 
+    def was_sent(self, id: str, topic: str, key: str) -> bool:
+        """Whether a run of this id was sent the message with this key."""
+        return stored.was_sent(self._engine.database, id, topic, key)
+
     def session(self, *, is_async: bool) -> Session:
         """A session for one attempt of a transaction step."""
         pool = self._engine.pools.get(is_async=is_async)
