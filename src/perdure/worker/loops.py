@@ -57,7 +57,8 @@ class Loops:
             try:
                 loop.call_soon_threadsafe(self._do_works, loop)
             except RuntimeError:
-                return
+                self._works.clear()
+                self._woken = False
 
     def _do_works(self, loop: asyncio.AbstractEventLoop) -> None:
         self._woken = False  # before the first is taken: whoever comes after that wakes the loop again
