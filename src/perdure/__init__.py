@@ -101,6 +101,7 @@ from perdure.models import (
     Status,
     StepInfo,
     VersionInfo,
+    WorkerInfo,
 )
 from perdure.options import Batch, Debounce
 from perdure.policy import Retry
@@ -172,6 +173,7 @@ __all__ = [
     "VersionInfo",
     "WaitTimeout",
     "Winner",
+    "WorkerInfo",
     "WorkflowCancelled",
     "WorkflowConflict",
     "WorkflowExpired",

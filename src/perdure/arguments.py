@@ -134,6 +134,16 @@ def limit(value: Any, what: str) -> None:
         )
 
 
+def count(value: Any, what: str) -> None:
+    """Refuse what is no number of things, of which there may be none.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _whole(value) or not 0 <= value <= MOST:
+        raise ValueError(f"{what} is between 0 and {MOST:,}, not {value!r}")
+
+
 def truth(value: Any, what: str) -> bool:
     """Return what is True or False.
 

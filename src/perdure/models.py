@@ -221,12 +221,38 @@ class VersionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker, at one moment.
+
+    Attributes:
+        number: of its life; a process that was declared dead and came back has another one.
+        name, host, pid: of the process; the name is that of `Perdure(name=...)`, or made of the other two.
+        version, queues: of its code, if it has one; that it serves.
+        alive: whether its lease holds.
+        started, expires: its beginning; the end of its lease, if that is not renewed, or None once it is gone.
+        running: runs that it owns now.
+        ended, reason: when and why it is gone (`"stopped"` or `"lease ran out"`), or None.
+    """
+
+    number: int
+    name: str
+    host: str
+    pid: int
+    version: str | None
+    queues: tuple[str, ...]
+    alive: bool
+    started: datetime
+    expires: datetime | None
+    running: int
+    ended: datetime | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayInfo:
     """What a replay of a run's history with today's code has found.
 
     Attributes:
-        id: of the run.
-        workflow: stored name of its workflow.
         agrees: whether the code can go on with the run; False where it diverges from the record, or is not here.
         text: what was found, in one line: how far they agree, or where they part first.
     """

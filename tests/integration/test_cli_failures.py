@@ -15,7 +15,16 @@ from tests.cli_tools import environment, perdure
 
 LOOKING = pytest.mark.parametrize(
     "command",
-    [["ls"], ["show", "x"], ["resume", "x"], ["cancel", "x"], ["start", "x"], ["audit"], ["versions"]],
+    [
+        ["ls"],
+        ["show", "x"],
+        ["resume", "x"],
+        ["cancel", "x"],
+        ["start", "x"],
+        ["audit"],
+        ["versions"],
+        ["workers"],
+    ],
     ids=str,
 )
 EVERY = pytest.mark.parametrize("command", [["ls"], ["cancel", "x"], ["start", "x"], ["migrate"]], ids=str)
@@ -152,5 +161,5 @@ def test_help_explains_the_exit_codes() -> None:
     """`perdure --help` lists the commands and what the codes mean."""
     text = " ".join(perdure("--help").stdout.split())
     assert all(f" {name} " in text for name in commands.commands)
-    assert len(commands.commands) == 23
+    assert len(commands.commands) == 24
     assert "3 no such run" in text

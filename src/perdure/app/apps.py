@@ -13,6 +13,7 @@ from perdure.app.queues import BlockingQueues, Queues
 from perdure.app.runs import Runs
 from perdure.app.schedules import BlockingSchedules, Schedules
 from perdure.app.versions import BlockingVersions, Versions
+from perdure.app.workers import BlockingWorkers, Workers
 from perdure.client import (
     BlockingHandle,
     Handle,
@@ -50,6 +51,11 @@ class Perdure(BaseApp):
     def schedules(self) -> Schedules:
         """What runs by itself, at times."""
         return Schedules(self)
+
+    @property
+    def workers(self) -> Workers:
+        """The processes that work on the app's database."""
+        return Workers(self)
 
     @property
     def versions(self) -> Versions:
@@ -145,6 +151,11 @@ class BlockingPerdure(BaseApp):
     def schedules(self) -> BlockingSchedules:
         """What runs by itself, at times."""
         return BlockingSchedules(self)
+
+    @property
+    def workers(self) -> BlockingWorkers:
+        """The processes that work on the app's database."""
+        return BlockingWorkers(self)
 
     @property
     def versions(self) -> BlockingVersions:

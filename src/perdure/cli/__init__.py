@@ -37,6 +37,7 @@ from perdure.cli.show import show
 from perdure.cli.start import start
 from perdure.cli.versions import versions
 from perdure.cli.worker import worker
+from perdure.cli.workers import workers
 from perdure.cli.writing import safe
 from perdure.errors import PerdureError
 
@@ -82,7 +83,7 @@ def commands() -> None:
 
 _IN_ORDER = (
     worker, check, migrate, ls, show, start, result, send, cancel, resume, restart, fork, delete, prune, set_output,
-    set_timeout, audit, versions, queues, schedules, export, load, replay,
+    set_timeout, audit, versions, workers, queues, schedules, export, load, replay,
 )  # fmt: skip
 for _command in _IN_ORDER:
     commands.add_command(_command)

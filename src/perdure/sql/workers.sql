@@ -89,6 +89,17 @@ where (l.status = 2 or (l.status in (1, 4) and l.ready <= {schema}.clock() + %(s
   and (l.begun or not exists (select 1 from {schema}.queues q where q.name = l.queue and q.paused))
 limit 1
 
+-- name: list_workers
+-- Workers that live, oldest first, and the last so many that are gone.
+(select w.id, w.name, w.host, w.pid, w.version, w.queues, w.expires >= {schema}.clock() as alive, w.started, w.expires,
+        (select count(*) from {schema}.live l where l.worker = w.id and l.status = 3) as running,
+        null::timestamptz as ended, null::text as reason
+ from {schema}.workers w order by w.id)
+union all
+(select g.id, g.name, g.host, g.pid, null, array[]::text[], false, g.started, null,
+        (select count(*) from {schema}.live l where l.worker = g.id and l.status = 3), g.ended, g.reason
+ from {schema}.workers_gone g order by g.ended desc, g.id desc limit %(gone)s)
+
 -- name: hint
 -- Tell listeners that there may be something to do; lost hints cost only time.
 select pg_notify(%(channel)s, %(payload)s)

@@ -19,6 +19,7 @@ from typing import Final
 
 import psycopg
 
+from perdure.models import WorkerInfo
 from perdure.store.arrays import Bigints
 from perdure.store.connection import Connection
 from perdure.store.database import Database
@@ -196,3 +197,11 @@ def names(database: Database, workers: Sequence[int]) -> dict[int, str]:
     """Who these workers are or were: name, host and process id."""
     rows = database.run("worker_names", {"ids": Bigints(sorted(set(workers)))})
     return {id: name for id, name, _, _ in rows}
+
+
+def list_workers(database: Database, gone: int) -> list[WorkerInfo]:
+    """Workers that live, oldest first, and the last so many that are gone, newest first."""
+    return [
+        WorkerInfo(number, name, host, pid, version, tuple(queues), *times)
+        for number, name, host, pid, version, queues, *times in database.run("list_workers", {"gone": gone})
+    ]
