@@ -40,7 +40,7 @@ from benchmarks.server import running  # noqa: E402
 from perdure import Perdure  # noqa: E402
 
 WORKERS: Final = 2
-BACKLOG: Final = 1500
+BACKLOG: Final = 6000
 """Runs that wait or run; more are started when there are fewer."""
 AT_ONCE: Final = 250
 KEYS: Final = 20
