@@ -6,7 +6,7 @@ row version that has died since: the worst that can happen to tables that serve 
 much was done, dead rows, WAL and sizes; at the end it stops feeding, waits until all runs have ended, counts that every
 order was written once, and compares the last sixth of the time with the first. More than a third slower is a failure.
 
-    python benchmarks/soak.py --minutes 60 --save soak.json --plot soak.svg
+    python benchmarks/soak.py --minutes 60 --save soak.json
 """
 
 from __future__ import annotations
