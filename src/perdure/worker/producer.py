@@ -73,14 +73,15 @@ class Producer(Service):
             return 0.1
         if self._doubtful:
             self._reconcile(incarnation)
+        found, fresh = self._look(incarnation)
         room = min(CLAIM_AT_ONCE, engine.settings.concurrency - engine.executor.count)
         self._full = room <= 0
         names, room = self._fitting(room)
-        # While the app is stopping it takes no more, but cancels reach those that still run.
+        # While the app is stopping it takes no more, but cancels reach those that still run. Asked after the look, which
+        # may have taken its time.
         limit = max(0, room) if engine.accepts_runs() and not engine.executor.alone else 0
         self._busy_polls = self._busy_polls + 1 if engine.executor.count else 0
         suspects = not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0
-        found, fresh = self._look(incarnation)
         runs: Sequence[ClaimedRun] = ()
         if limit and found.groups:
             who = Claimant(incarnation.worker, names, engine.settings.versions)
