@@ -23,5 +23,8 @@ def test_claims_of_one_look_find_all(database_url: str, arrival: str) -> None:
             owner.connection.execute(statement.encode())
         claimer, who = Claimer(owner.database), Claimant(owner.number, ["attacked"], None)
         found = claimer.look(owner.connection, owner.number, ["default"])
+        assert claimer._since == found.groups  # where the first claim begins, not at the dead rows before it
+        first = owner.connection.execute("select min(arrival) from perdure.live").fetchone()
+        assert tuple(found.groups.values()) == first
         counts = [len(claimer.claim(owner.connection, who, found, 100)) for _ in range(4)]
     assert counts == [100, 100, 50, 0]

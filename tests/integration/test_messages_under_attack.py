@@ -7,6 +7,7 @@ the target's row, for minutes. Whoever needs that row waits; nobody else does, a
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import psycopg
@@ -33,8 +34,12 @@ async def bad_words(id: str, key: str | None) -> str:
     return "sent"
 
 
+lives: Counter[str] = Counter()
+
+
 @workflow(name="attack.mother")
 async def mother() -> str:
+    lives["mother"] += 1
     try:
         await collect.options(id="over", send=("t", 1)).start(0)
     except RunEnded as error:
@@ -45,6 +50,7 @@ async def mother() -> str:
 
 @workflow(name="attack.other_mother")
 async def other_mother() -> str:
+    lives["other_mother"] += 1
     await collect.options(id="alive", send=("t", 1)).start(1)
     await perdure.sleep(1.5)
     return "sent"
@@ -300,8 +306,12 @@ async def test_a_start_that_is_refused_sends_nothing(conflict: str, database_url
 
 
 @on_loop
-async def test_a_start_with_a_message_for_an_ended_run_says_so_everywhere(database_url: str) -> None:
+async def test_a_start_with_a_message_for_an_ended_run_says_so_everywhere(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From a workflow as from outside: the message went nowhere, and that is no secret. A replay finds it so again."""
+    monkeypatch.setattr("perdure.policy.PUT_AWAY_AFTER", 0.05)
+    lives.clear()
     async with Perdure(database_url, grace=0):
         await collect.options(id="over")(0)
         with pytest.raises(RunEnded, match="run over has ended"):
@@ -311,6 +321,7 @@ async def test_a_start_with_a_message_for_an_ended_run_says_so_everywhere(databa
         sender = await other_mother.start()
         assert await alive.result(20) == [1]
         assert await sender.result(20) == "sent"  # though the run has ended when it is replayed
+    assert lives == {"mother": 2, "other_mother": 2}, "neither was replayed"
 
 
 @on_loop

@@ -145,9 +145,8 @@ class _Claim:
             self.runs.append(run)
             self._room -= 1
             queue, _, key = group = Group(*run.group)
-            self._since[group] = (
-                run.arrival
-            )  # not the one after: runs that no queue was named for have none of their own
+            # Not the one after it: runs that no queue was named for have no arrival of their own.
+            self._since[group] = run.arrival
             for place in (queue, (queue, key)):
                 if place in budgets:
                     budgets[place] -= 1
