@@ -289,6 +289,11 @@ def test_many_declare_at_a_time(database_url: str) -> None:
         assert {info.next for info in app.schedules.list()} == {NOON + HOUR}
 
 
+def test_no_time_at_all_is_not_for_ever() -> None:
+    """`expires=0` and `timeout=0` mean what they say, as at any start; a priority of 0 is the usual one."""
+    assert hourly(expires=0, timeout=0, priority=0).plan().options == {"expires": 0, "timeout": 0}
+
+
 def test_a_schedule_starts_as_a_start_does(database_url: str) -> None:
     """Its runs have timeout, expiry, version, queue, key, tags and priority, and what middleware sends along."""
 

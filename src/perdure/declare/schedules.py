@@ -188,7 +188,8 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
         fields["queue"] = options.queue
     if any(name in given for name in _OPTIONS):
         values = {name: getattr(options, name) for name in _OPTIONS if name in given}
-        fields["options"] = {name: value for name, value in values.items() if value not in (None, 0)}
+        usual = {"priority": 0}
+        fields["options"] = {name: value for name, value in values.items() if value != usual.get(name)}
     return fields
 
 
