@@ -80,12 +80,15 @@ class Plan(NamedTuple):
 
 def planned(connection: Connection, statement: str, parameters: Mapping[str, Any], *, times: int = 2) -> Plan:
     """Carry out a statement, as planned for these very values; the last time, with warm caches, counts."""
+    return [explained(connection, statement, parameters) for _ in range(times)][-1]
+
+
+def explained(connection: Connection, statement: str, parameters: Mapping[str, Any] | None = None) -> Plan:
+    """Carry out a statement once, and tell how."""
     text = b"explain (analyze, buffers, format json) " + statement.encode()
-    answers = [
-        connection.execute(text, parameters, binary=True, prepare=False).fetchone() for _ in range(times)
-    ]
-    assert answers[-1] is not None
-    [told] = answers[-1][0]
+    row = connection.execute(text, parameters, binary=True, prepare=False).fetchone()
+    assert row is not None
+    [told] = row[0]
     nodes = list(_walked(told["Plan"]))
     return Plan(
         frozenset(node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from perdure.store.claiming import Claimant
@@ -23,8 +25,11 @@ def test_claims_of_one_look_find_all(database_url: str, arrival: str) -> None:
             owner.connection.execute(statement.encode())
         claimer, who = Claimer(owner.database), Claimant(owner.number, ["attacked"], None)
         found = claimer.look(owner.connection, owner.number, ["default"])
-        assert claimer._since == found.groups  # where the first claim begins, not at the dead rows before it
         first = owner.connection.execute("select min(arrival) from perdure.live").fetchone()
         assert tuple(found.groups.values()) == first
+        beyond = replace(
+            found, groups=dict.fromkeys(found.groups, 1000)
+        )  # claims begin there, not at dead rows before
+        assert not claimer.claim(owner.connection, who, beyond, 100)
         counts = [len(claimer.claim(owner.connection, who, found, 100)) for _ in range(4)]
     assert counts == [100, 100, 50, 0]

@@ -52,10 +52,11 @@ select {schema}.clock() as now, (select count(*) from woken) as woken,
 
 -- name: claim_runs
 -- Claim from groups what they have, at most the quota of each, in the order of arrival. The claim is fenced. Of a
--- paused queue, and where `mode` is 1, only what has begun before; where it is 2, only what has not. What arrived before
--- `since` is not looked at (the caller took it a moment ago, and its dead rows are in the index still). A run that has
--- seen two workers die in a row is suspected to kill them: those are claimed alone, by themselves. The update takes its
--- keys from an array, so that it is planned for a few: a quota that is not known to the planner looks like a tenth of all.
+-- paused queue, and where `mode` is 1, only what has begun before; where it is 2, only what has not. Of a queue with
+-- limits, which the caller may not have heard of, nothing unless they are `counted`. What arrived before `since` is not
+-- looked at (the caller took it a moment ago, and its dead rows are in the index still). A run that has seen two workers
+-- die in a row is suspected to kill them: those are claimed alone, by themselves. The update takes its keys from an array,
+-- so that it is planned for a few: a quota that is not known to the planner looks like a tenth of all.
 with fence as materialized (
     select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
 groups as materialized (
@@ -64,7 +65,8 @@ groups as materialized (
     from fence, unnest(%(queue)s::text[], %(priority)s::integer[], %(queue_key)s::text[], %(quota)s::integer[],
                        %(since)s::bigint[], %(mode)s::smallint[])
                 as g (queue, priority, queue_key, quota, since, mode)
-    left join {schema}.queues q on q.name = g.queue),
+    left join {schema}.queues q on q.name = g.queue
+    where %(counted)s or coalesce(q.concurrency, q.worker_concurrency, q.key_concurrency, q.rate, q.key_rate) is null),
 fresh as materialized (
     select c.key, c.begun, g.rated from groups g cross join lateral (
         select l.key, l.begun from {schema}.live l

@@ -124,6 +124,33 @@ born as (
 insert into {schema}.live (key, workflow, status, worker, begun)
 select key, %(workflow)s, 3, %(worker)s, true from born
 
+-- name: start_with_options
+-- A batch of one start from outside that nothing can bar but its id, queued or not: the same inserts as one statement,
+-- with the fence inside, where the writer has one. A client has none.
+with fence as materialized (
+    select 1 from {schema}.fences where worker = %(worker)s and slot = %(slot)s::smallint for key share),
+t as materialized (select %(options)s::text::jsonb as o where %(worker)s::bigint is null or exists (select 1 from fence)),
+born as (
+    insert into {schema}.runs (key, id, workflow, input, queue, queue_key, version, tags, context, worker)
+    select %(key)s::bigint, %(id)s, %(workflow)s, %(input)s::bytea, coalesce(t.o ->> 'queue', t.o ->> 'home'),
+           t.o ->> 'key', t.o ->> 'version', t.o -> 'tags', t.o -> 'context', %(worker)s
+    from t
+    on conflict do nothing
+    returning key)
+insert into {schema}.live (key, workflow, status, worker, queue, queue_key, priority, arrival, ready, deadline, expires,
+                           begun, version)
+select born.key, %(workflow)s,
+       case when t.o ->> 'queue' is null then 3 when t.o ->> 'delay' is null then 2 else 1 end,
+       case when t.o ->> 'queue' is null then %(worker)s end,
+       coalesce(t.o ->> 'queue', t.o ->> 'home', 'default'), coalesce(t.o ->> 'key', ''),
+       coalesce((t.o ->> 'priority')::integer, 0),
+       case when t.o ->> 'queue' is null then 0 else nextval('{schema}.arrivals') end,
+       {schema}.clock() + (t.o ->> 'delay')::double precision * interval '1 second',
+       {schema}.clock() + (t.o ->> 'timeout')::double precision * interval '1 second',
+       {schema}.clock() + (t.o ->> 'expires')::double precision * interval '1 second',
+       t.o ->> 'queue' is null, t.o ->> 'version'
+from t cross join born
+
 -- name: find_runs
 -- Which runs have these ids now: the writer's own, or others to attach to.
 select id, key, workflow from {schema}.runs where id = any(%(id)s::text[]) and not superseded

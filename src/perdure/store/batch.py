@@ -24,6 +24,7 @@ from perdure.store.columns import (
     lives,
     places,
     progress_columns,
+    start_parameters,
     step_columns,
     step_parameters,
     stream_columns,
@@ -64,6 +65,7 @@ from perdure.store.records import (
 
 FENCED_STATE: Final = "PD001"
 SMALL: Final = 20
+_PLANNED_ONCE: Final = frozenset({StartRecord, MessageRecord, SendRecord})
 """Records up to which a plan for any number of rows is as good as one for this number."""
 R = TypeVar("R", bound=Record)
 
@@ -86,13 +88,35 @@ class Batch:
         return cast("list[R]", self._rows.get(kind, []))
 
     @property
-    def sends(self) -> bool:
-        """Whether there are messages in it."""
-        return MessageRecord in self._rows or SendRecord in self._rows
+    def planned_once(self) -> bool:
+        """Whether its statements are planned for any values: small ones, which would take longer to plan than to do."""
+        return self.size < SMALL and not _PLANNED_ONCE.isdisjoint(self._rows)
 
     def only(self) -> tuple[type[Record], ...]:
         """The kinds of records in it, if there is one record of each; else nothing."""
         return tuple(self._rows) if self.size == len(self._rows) else ()
+
+
+def single_form(batch: Batch) -> tuple[str, dict[str, Any]] | None:
+    """The one statement, with its parameters but for who writes, that is all of a small batch; if there is one."""
+    match batch.only():
+        case (kind,) if kind is StepRecord:
+            return "record_step", step_parameters(batch.of(StepRecord)[0])
+        case (kind,) if kind is StartRecord:
+            start = batch.of(StartRecord)[0]
+            if start.options is None:
+                return "start_run", start_parameters(start)
+            if start.parent is None and start.dedup is None and not (start.sized or start.supersede):
+                return "start_with_options", start_parameters(start) | {"options": start.options}
+        case (kind,) if kind is EndRecord and not batch.of(EndRecord)[0].waited:
+            return "end_run", end_parameters(batch.of(EndRecord)[0])
+        case (first, second) if first is StepRecord and second is EndRecord:
+            step, end = batch.of(StepRecord)[0], batch.of(EndRecord)[0]
+            if step.run == end.run and not end.waited:
+                return "record_step_and_end", step_parameters(step) | end_parameters(end)
+        case _:
+            pass
+    return None
 
 
 class BatchWriter:
@@ -104,7 +128,7 @@ class BatchWriter:
         self._sql = statements
         self._worker, self._slot = worker, slot
         self._identity = {"worker": worker, "slot": slot}
-        self._single_form = single_form and worker is not None
+        self._single_form = single_form
 
     def write(self, connection: Connection, batch: Batch, lock_timeout: float) -> None:
         """Write the batch and set the outcome of every record.
@@ -119,27 +143,10 @@ class BatchWriter:
     # -- one statement ---------------------------------------------------------------------------
 
     def _write_single(self, connection: Connection, batch: Batch) -> bool:
-        match batch.only():
-            case (kind,) if kind is StepRecord:
-                name, parameters = "record_step", step_parameters(batch.of(StepRecord)[0])
-            case (kind,) if kind is StartRecord and batch.of(StartRecord)[0].options is None:
-                start = batch.of(StartRecord)[0]
-                name = "start_run"
-                parameters = {
-                    "key": start.run,
-                    "id": start.id,
-                    "workflow": start.workflow,
-                    "input": start.input,
-                }
-            case (kind,) if kind is EndRecord and not batch.of(EndRecord)[0].waited:
-                name, parameters = "end_run", end_parameters(batch.of(EndRecord)[0])
-            case (first, second) if first is StepRecord and second is EndRecord:
-                step, end = batch.of(StepRecord)[0], batch.of(EndRecord)[0]
-                if step.run != end.run or end.waited:
-                    return False
-                name, parameters = "record_step_and_end", step_parameters(step) | end_parameters(end)
-            case _:
-                return False
+        form = single_form(batch)
+        if form is None:
+            return False
+        name, parameters = form
         if execute_prepared(connection, name, self._sql[name], parameters | self._identity) != 1:
             return False  # fenced, written by an earlier try, or cancelled: the general form tells
         confirm(connection)
@@ -160,7 +167,7 @@ class BatchWriter:
                 # Postgres plans the statements that send anew for each size of array, which costs more than they do.
                 settings = {
                     "lock_timeout": f"{max(1, int(lock_timeout * 1000))}ms",
-                    "plans": "force_generic_plan" if batch.sends and batch.size < SMALL else "auto",
+                    "plans": "force_generic_plan" if batch.planned_once else "auto",
                 }
                 connection.execute(self._sql[begin], settings | self._identity)
                 for name, parameters in statements:

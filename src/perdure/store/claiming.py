@@ -67,7 +67,7 @@ class Look:
     suspects: bool
     limits: dict[str, Limits]
     groups: dict[tuple[str, int, str], int]
-    """The arrival of the first run of each group with work, by queue, priority and key."""
+    """From which arrival on each group with work is claimed, by queue, priority and key: that of its first run, at first."""
 
 
 @dataclass(slots=True)
@@ -130,9 +130,15 @@ class Claimant:
     versions: Sequence[str] | None
 
     def claim(
-        self, connection: Connection, database: Database, parts: Sequence[Part], *, suspects: bool = False
+        self,
+        connection: Connection,
+        database: Database,
+        parts: Sequence[Part],
+        *,
+        suspects: bool = False,
+        counted: bool = False,
     ) -> list[ClaimedRun]:
-        """Claim runs, without their histories."""
+        """Claim runs, without their histories; `counted`: in the transaction that has counted what is used of limits."""
         parameters = {
             "worker": self.worker,
             "slot": CLAIM_SLOT,
@@ -146,6 +152,7 @@ class Claimant:
             "versions": None if self.versions is None else list(self.versions),
             "version": self.versions[0] if self.versions else None,
             "suspects": suspects,
+            "counted": counted,
         }
         rows = connection.execute(database.statements["claim_runs"], parameters, binary=True).fetchall()
         return [
@@ -187,7 +194,12 @@ class Claimant:
         }
         with connection.transaction():
             with connection.pipeline():
-                begin = {"lock_timeout": "5s", "plans": "auto", "worker": self.worker, "slot": CLAIM_SLOT}
+                begin = {
+                    "lock_timeout": "5s",
+                    "plans": "force_generic_plan",
+                    "worker": self.worker,
+                    "slot": CLAIM_SLOT,
+                }
                 connection.execute(statements["begin_batch"], begin)
                 locked = connection.execute(statements["lock_queues"], {"names": names})
                 slots = connection.execute(statements["count_slots"], {"names": names, "worker": self.worker})

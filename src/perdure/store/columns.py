@@ -44,6 +44,11 @@ def step_parameters(step: StepRecord) -> dict[str, Any]:
     }
 
 
+def start_parameters(start: StartRecord) -> dict[str, Any]:
+    """One start, without its options."""
+    return {"key": start.run, "id": start.id, "workflow": start.workflow, "input": start.input}
+
+
 def end_parameters(end: EndRecord) -> dict[str, Any]:
     """One end."""
     return {"run": end.run, "status": end.status, "end_value": end.value, "regardless": end.regardless}

@@ -30,7 +30,6 @@ class Claimer:
         self._database = database
         self._turns = Turns()
         self._cursors: dict[str, tuple[int, str]] = {}
-        self._since: dict[Group, int] = {}
         self._limits: dict[str, Limits] = {}
         self._limited_first = False
         self.again: float | None = None
@@ -46,7 +45,6 @@ class Claimer:
         places += [(queue, *place) for queue, place in self._cursors.items()]
         found = claiming.look(connection, self._database, worker=worker, places=places)
         self._limits, self.again = found.limits, None
-        self._since = {Group(*group): arrival for group, arrival in found.groups.items()}
         for queue in queues:
             start = self._cursors.pop(queue, (LOWEST, ""))
             seen = sorted((priority, key) for name, priority, key in found.groups if name == queue)
@@ -58,7 +56,7 @@ class Claimer:
     def claim(
         self, connection: Connection, who: Claimant, found: Look, room: int, *, suspects: bool = False
     ) -> Sequence[ClaimedRun]:
-        """Claim up to `room` runs of the groups that a look found, with their histories."""
+        """Claim up to `room` runs of the groups that a look found, with their histories; the look notes how far it came."""
         self.again = None
         groups = [Group(*group) for group in found.groups]
         runs: list[ClaimedRun] = []
@@ -68,7 +66,7 @@ class Claimer:
             if not mine or len(runs) >= room:
                 continue
             claim = _Claim(
-                self._database, connection, who, self._turns, self._since, room - len(runs), suspects
+                self._database, connection, who, self._turns, found.groups, room - len(runs), suspects
             )
             if limited:
                 self._within_limits(claim, mine)
@@ -113,7 +111,7 @@ class _Claim:
         connection: Connection,
         who: Claimant,
         turns: Turns,
-        since: dict[Group, int],
+        since: dict[tuple[str, int, str], int],
         room: int,
         suspects: bool,
     ) -> None:
@@ -129,10 +127,12 @@ class _Claim:
             if not chosen:
                 return
             parts = [
-                Part(offer.group, quota, mode, 0 if budgets else self._since.get(offer.group, 0))
+                Part(offer.group, quota, mode, 0 if budgets else self._since[offer.group])
                 for offer, quota in chosen
             ]
-            found = self.who.claim(self.connection, self._database, parts, suspects=self._suspects)
+            found = self.who.claim(
+                self.connection, self._database, parts, suspects=self._suspects, counted=bool(budgets)
+            )
             self._note(found, budgets)
             got = Counter(run.group for run in found)
             for offer, _ in chosen:

@@ -282,8 +282,8 @@ class Engine:
         """There may be something to do, of these kinds."""
         if CANCEL in kinds:
             self.producer.look_again()
-        elif WORK in kinds:
-            self.producer.wake()
+        if WORK in kinds:
+            self.producer.hint()
         if ENDED in kinds:
             self.watcher.wake()
         if SCHEDULE in kinds or (ENDED in kinds and self.scheduler.waits):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from perdure.core.ending import end_unrun, park
@@ -36,6 +36,8 @@ LOOK_SECONDS: Final = 0.5
 LOOK_SHARE: Final = 10
 """Then looks take at most a tenth of the time, else half of it: behind dead rows that a snapshot holds for hours, one takes
 seconds."""
+FEW_GROUPS: Final = 10
+"""Where there was work in more of them, a hint is no reason to try them all."""
 SUSPECTS_PATIENCE: Final = 30
 """Polls for which a worker that is never idle leaves runs alone that are suspected to kill their workers."""
 
@@ -54,6 +56,8 @@ class Producer(Service):
         self._full = self._threadless = False
         self.claimer = Claimer(engine.database)
         self._found: Look | None = None
+        self._last: Look | None = None
+        self._hinted = self._drained = False
         self._look_at = self._rested_at = 0.0
 
     def freed(self) -> None:
@@ -73,32 +77,26 @@ class Producer(Service):
             return 0.1
         if self._doubtful:
             self._reconcile(incarnation)
-        found, fresh = self._look(incarnation)
-        room = min(CLAIM_AT_ONCE, engine.settings.concurrency - engine.executor.count)
-        self._full = room <= 0
-        names, room = self._fitting(room)
-        # While the app is stopping it takes no more, but cancels reach those that still run. Asked after the look, which
-        # may have taken its time.
-        limit = max(0, room) if engine.accepts_runs() and not engine.executor.alone else 0
         self._busy_polls = self._busy_polls + 1 if engine.executor.count else 0
+        hinted, self._hinted = self._hinted, False
+        if hinted and self._drained and self._last is not None:
+            # What has come is mostly of the same kind as what was there last, and a look takes its time too. Only while
+            # nothing waits, or it would go before what is more urgent.
+            self._take(incarnation, self._last, suspects=False)
+        found, fresh = self._look(incarnation)
         suspects = not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0
-        runs: Sequence[ClaimedRun] = ()
-        if limit and found.groups:
-            who = Claimant(incarnation.worker, names, engine.settings.versions)
-            # Until all of them have begun: whatever fails here, the claim may be committed, and what is ours by the
-            # database has to be in memory or to be given back.
-            self._doubtful = True
-            runs = self.claimer.claim(self._connected(), who, found, limit)
-            if not runs and suspects and found.suspects:
-                runs = self.claimer.claim(self._connected(), who, found, 1, suspects=True)
-            for claimed in runs:
-                self._begin(incarnation, claimed)
-            self._doubtful = False
-        if len(runs) == limit:
+        took, limit = self._take(incarnation, found, suspects=suspects)
+        self._drained = took < limit
+        if took == limit:
             self._found = found if limit else None
-            return 0.0 if runs else self._pause(found)
+            return 0.0 if took else self._pause(found)
         # Less than there is room for, of what an older look found: it may not have seen all.
         return 0.0 if found.woken or not fresh else self._pause(found)
+
+    def hint(self) -> None:
+        """Somebody says that there is work in a queue."""
+        self._hinted = True
+        self.wake()
 
     def look_again(self) -> None:
         """There is something that only a look finds, such as a cancel."""
@@ -116,10 +114,36 @@ class Producer(Service):
         ended = time.monotonic()
         self._rested_at = ended + (ended - began)
         self._look_at = ended + max(LOOK_SECONDS, LOOK_SHARE * (ended - began))
+        free = {group: since for group, since in found.groups.items() if not self.claimer.limited(group[0])}
+        if 0 < len(free) <= FEW_GROUPS:
+            self._last = replace(found, groups=free)
         incarnation.saw(found.now)
         for key, reason in found.cancels.items():
             self._engine.executor.cancel(key, reason)
         return found, True
+
+    def _take(self, incarnation: Incarnation, found: Look, *, suspects: bool) -> tuple[int, int]:
+        """Claim what a look found, and begin it; how many there are, of how many there is room for."""
+        engine = self._engine
+        room = min(CLAIM_AT_ONCE, engine.settings.concurrency - engine.executor.count)
+        self._full = room <= 0
+        names, room = self._fitting(room)
+        # While the app is stopping it takes no more, but cancels reach those that still run. Asked after the look, which
+        # may have taken its time.
+        limit = max(0, room) if engine.accepts_runs() and not engine.executor.alone else 0
+        if not limit or not found.groups:
+            return 0, limit
+        who = Claimant(incarnation.worker, names, engine.settings.versions)
+        # Until all of them have begun: whatever fails here, the claim may be committed, and what is ours by the
+        # database has to be in memory or to be given back.
+        self._doubtful = True
+        runs = self.claimer.claim(self._connected(), who, found, limit)
+        if not runs and suspects and found.suspects:
+            runs = self.claimer.claim(self._connected(), who, found, 1, suspects=True)
+        for claimed in runs:
+            self._begin(incarnation, claimed)
+        self._doubtful = False
+        return len(runs), limit
 
     def _pause(self, found: Look) -> float | None:
         """Seconds until the next look: whoever wakes next is not to wait for the poll after."""
@@ -183,5 +207,7 @@ class Producer(Service):
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = self._engine.database.connect("producer", self._engine.settings.lease / 2)
+            self._connection = self._engine.database.connect(
+                "producer", self._engine.settings.lease / 2, plan_once=True
+            )
         return self._connection
