@@ -10,6 +10,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from perdure import Queue
+from perdure.store import queues
 from perdure.store.claiming import LOWEST
 from perdure.store.connection import Connection
 from tests.million_runs import Plan, explained, planned
@@ -23,6 +25,12 @@ from generate_series(1, 1000000) n;
 insert into perdure.live (key, workflow, status, queue, queue_key, arrival)
 select -n, 'attacked', 2, 'q', case when n % 10 < 7 then 'big' else 'key-' || n % 1000 end, n
 from generate_series(1, 1000000) n
+"""
+
+CAME_AND_WENT = """
+update perdure.live set status = 3, worker = 1, slot = nextval('perdure.slots')
+where key in (select key from perdure.live where queue_key = 'key-7' or queue_key = 'big' order by key limit 40000);
+delete from perdure.live where status = 3
 """
 
 
@@ -136,3 +144,20 @@ def test_dead_rows_that_a_snapshot_holds_cost_no_claim_but_the_first(owner: RawW
         behind = claim(owner, "big", 143_001)
     assert behind.rows == 100
     assert behind.buffers < 100 * 40 < through.buffers
+
+
+def test_counts_of_limits_do_not_pass_what_has_died_since(owner: RawWorker) -> None:
+    """Forty thousand runs held a slot and ended while a snapshot is held: a count from before them passes all, a later none."""
+    queues.declare(owner.database, [Queue("q", concurrency=10)])
+    statement = owner.database.statements["slots_taken"]
+    with psycopg.connect(owner.database.url) as snapshot:
+        snapshot.execute("set transaction isolation level repeatable read")
+        snapshot.execute("select 1 from perdure.live limit 1")
+        for sql_text in CAME_AND_WENT.split(";"):
+            owner.connection.execute(sql_text.encode())
+        [last] = owner.connection.execute("select last_value from perdure.slots").fetchone() or ()
+        through = planned(owner.connection, statement, {"queue": ["q"], "since": [0]}, times=1)
+        behind = planned(owner.connection, statement, {"queue": ["q"], "since": [last]}, times=1)
+    assert not behind.scanned & {"live", "runs"}
+    assert behind.buffers < 50
+    assert through.buffers > 1000

@@ -17,8 +17,8 @@ from tests.protocol_tools import RawWorker, start_of
 
 OPTIONS = (
     '{"queue": "default"}',
-    '{"queue": "other", "key": "a", "priority": -3, "delay": 60, "timeout": 90, "expires": 70, "version": "7",'
-    ' "tags": {"tenant": "a"}, "context": {"trace": "1"}}',
+    """{"queue": "other", "key": "a", "priority": -3, "delay": 60, "timeout": 90, "expires": 70, "version": "7",
+        "tags": {"tenant": "a"}, "context": {"trace": "1"}}""",
     '{"home": "other", "timeout": 90, "version": "7", "tags": {}}',
 )
 BORN = """

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -29,11 +30,13 @@ select key, 'attacked', 2, 'q', coalesce(queue_key, ''), nextval('perdure.arriva
 END = "delete from perdure.live where key = any(%s) and worker = %s"
 PUT_AWAY = "update perdure.live set status = 2, worker = null where key = any(%s) and worker = %s"
 OVER = """
-select count(*) filter (where true) as whole,
-       coalesce(max(mine), 0), coalesce(max(each), 0)
-from (select count(*) over (partition by worker) as mine, count(*) over (partition by queue_key) as each
-      from perdure.live where status = 3 and queue = 'q') t
+select coalesce(max(whole), 0), coalesce(max(mine), 0), coalesce(max(each), 0)
+from (select count(*) over (partition by queue) as whole, count(*) over (partition by queue, worker) as mine,
+             count(*) over (partition by queue, queue_key) as each
+      from perdure.live where status = 3) t
 """
+
+HELD = "select queue, queue_key, worker from perdure.live where status = 3"
 
 
 @pytest.fixture
@@ -46,10 +49,16 @@ def crew(database_url: str) -> Iterator[list[RawWorker]]:
 
 @pytest.mark.session
 @pytest.mark.parametrize("seed", range(2))
-def test_limits_hold_whoever_claims(crew: list[RawWorker], database_url: str, seed: int) -> None:
-    """Four workers claim, end, put away and give back at random: no look at the table ever shows one too many."""
-    limits = Queue("q", concurrency=7, worker_concurrency=3, key_concurrency=2)
-    queues.declare(crew[0].database, [limits])
+def test_limits_hold_whoever_claims(
+    crew: list[RawWorker], database_url: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four workers claim, end, put away and give back at random: no look at the table ever shows one too many.
+
+    All of their counts but the first go on from the one before. When nothing is owned any more there is room as at first.
+    """
+    monkeypatch.setattr("perdure.store.counting.RECOUNT_SECONDS", 3600)
+    limits: dict[str, Any] = {"concurrency": 7, "worker_concurrency": 3, "key_concurrency": 2}
+    queues.declare(crew[0].database, [Queue("q", **limits), Queue("p", **limits)])
     stop = threading.Event()
     seen: list[tuple[int, int, int]] = []
 
@@ -58,10 +67,11 @@ def test_limits_hold_whoever_claims(crew: list[RawWorker], database_url: str, se
             while not stop.is_set():
                 seen.append(connection.execute(OVER).fetchone() or (0, 0, 0))
 
-    def work(worker: RawWorker, chance: random.Random) -> int:
-        claimer, mine, done = Claimer(worker.database), [], 0
+    def work(worker: RawWorker, claimer: Claimer, chance: random.Random) -> int:
+        mine, done = [], 0
         for _ in range(30):
-            mine += [run.key for run in poll(worker, "attacked", queues=("q",), claimer=claimer)]
+            served = chance.choice((("q",), ("p", "q")))
+            mine += [run.key for run in poll(worker, "attacked", queues=served, claimer=claimer)]
             gone = [key for key in mine if chance.random() < 0.5]
             mine = [key for key in mine if key not in gone]
             statement = END if chance.random() < 0.7 else PUT_AWAY
@@ -73,16 +83,64 @@ def test_limits_hold_whoever_claims(crew: list[RawWorker], database_url: str, se
     chance = random.Random(seed)
     for key in KEYS:
         rows(database_url, ENQUEUE, key, 60)
+        rows(database_url, ENQUEUE.replace("'q'", "'p'"), key, 60)
+    claimers = [Claimer(worker.database) for worker in crew]
     watcher = threading.Thread(target=watch)
     watcher.start()
     with ThreadPoolExecutor() as pool:
-        done = list(pool.map(work, crew, [random.Random(chance.random()) for _ in crew]))
+        done = list(pool.map(work, crew, claimers, [random.Random(chance.random()) for _ in crew]))
     stop.set()
     watcher.join()
     assert max(whole for whole, _, _ in seen) <= 7
     assert max(mine for _, mine, _ in seen) <= 3
     assert max(each for _, _, each in seen) <= 2
     assert all(done), "nobody was starved"
+    last = [
+        len(poll(worker, "attacked", queues=("q",), claimer=claimer))
+        for worker, claimer in zip(crew, claimers, strict=True)
+    ]
+    assert last == [3, 3, 1, 0], "of keys '', 'a', 'b' and 'c' two each"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_count_that_goes_on_finds_what_one_from_the_beginning_finds(
+    crew: list[RawWorker], database_url: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three who claim, end and put away by turns at random: each remembered count is what the table says."""
+    monkeypatch.setattr("perdure.store.counting.RECOUNT_SECONDS", 3600)
+    queues.declare(crew[0].database, [Queue("q", key_concurrency=3), Queue("p", concurrency=5)])
+    for name in ("q", "p", "q", "p"):
+        for key in KEYS:
+            rows(database_url, ENQUEUE.replace("'q'", f"'{name}'"), key, 12)
+    chance = random.Random(seed)
+    claimers = [Claimer(worker.database) for worker in crew[:3]]
+    groups = [(name, 0, key) for name in ("p", "q") for key in KEYS]
+    counts = 0
+    for _ in range(60):
+        place = chance.randrange(3)
+        owner, claimer = crew[place], claimers[place]
+        served = chance.choice((("q",), ("p",), ("p", "q")))
+        match chance.randrange(4):
+            case 0:
+                poll(owner, "attacked", queues=served, claimer=claimer, limit=chance.randrange(1, 5))
+            case 1 | 2:
+                mine = rows(database_url, "select key from perdure.live where worker = %s", owner.number)
+                some = [key for (key,) in mine if chance.random() < 0.3]
+                rows(database_url, chance.choice((END, PUT_AWAY)), some, owner.number)
+            case _:
+                asked = [group for group in groups if group[0] in served]
+                with claimer._slots.counted(owner.connection, owner.number, asked) as count:
+                    held = owner.connection.execute(HELD).fetchall()
+                for name in served:
+                    whole = [(key, worker) for queue, key, worker in held if queue == name]
+                    usage = count.queues[name]
+                    assert usage.running == len(whole)
+                    assert usage.mine == sum(worker == owner.number for _, worker in whole)
+                    assert [count.keys[name, key].running for key in KEYS] == [
+                        sum(queue_key == key for queue_key, _ in whole) for key in KEYS
+                    ]
+                counts += 1
+    assert counts > 5
 
 
 @pytest.mark.parametrize("limits", [{"rate": Rate(5, 60)}, {"key_rate": Rate(2, 60)}])

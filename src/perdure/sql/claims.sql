@@ -93,6 +93,7 @@ chosen as materialized (select * from fresh union all select * from onward),
 claimed as (
     update {schema}.live l
     set status = 3, worker = %(worker)s::bigint, begun = true, ready = null, claims = l.claims + 1,
+        slot = case when l.arrival > 0 then nextval('{schema}.slots') end,
         version = coalesce(l.version, %(version)s),
         dedup = case when starts_with(l.dedup, '!') then null else l.dedup end
     where l.key = any(array(select c.key from chosen c))

@@ -6,35 +6,36 @@
 select name, paused, concurrency, worker_concurrency, key_concurrency, rate, rate_per, key_rate, key_rate_per, weights
 from {schema}.queues where name = any(%(names)s::text[]) order by name for no key update skip locked
 
--- name: count_slots
--- What is used of the limits of queues: runs that are owned now, by anybody and by this worker; runs that began within
--- the window of the rate, and how long until the first of them leaves it.
-select q.name,
-       (select count(*) from {schema}.live l where l.status = 3 and l.arrival > 0 and l.queue = q.name) as running,
-       (select count(*) from {schema}.live l
-        where l.status = 3 and l.arrival > 0 and l.queue = q.name and l.worker = %(worker)s::bigint) as mine,
-       coalesce(b.runs, 0)::bigint as begun,
-       extract(epoch from b.first + q.rate_per * interval '1 second' - {schema}.clock())::double precision as free_in
-from {schema}.queues q
-left join lateral (select sum(b.runs) as runs, min(b.at) as first from {schema}.begun b
-                   where q.rate is not null and b.queue = q.name
-                     and b.at > {schema}.clock() - q.rate_per * interval '1 second') b on true
-where q.name = any(%(names)s::text[])
+-- name: slots_taken
+-- Which runs of queues that limit what is owned have taken a slot since the last count, and the last slot of all. Slots of
+-- such a queue are given only to who has its row locked: whoever has it now sees all up to that one, and counts on from
+-- there next. A queue in which none was taken has a row without a run. (`offset 0`: each is looked up by itself. A planner
+-- that takes all for the few that run now would go through the whole index, in which lie the dead.)
+select p.queue, n.last_value as last, l.key, l.slot, l.queue_key, l.worker
+from (select last_value from {schema}.slots) n
+cross join unnest(%(queue)s::text[], %(since)s::bigint[]) as p (queue, since)
+join {schema}.queues q on q.name = p.queue
+    and coalesce(q.concurrency, q.worker_concurrency, q.key_concurrency) is not null
+left join lateral (select l.key, l.slot, l.queue_key, l.worker from {schema}.live l
+                   where l.status = 3 and l.arrival > 0 and l.queue = p.queue and l.slot > p.since offset 0) l on true
 
--- name: count_keys
--- The same of each key of queues that limit by key.
-select k.queue, k.queue_key,
-       case when q.key_concurrency is null then 0
-            else (select count(*) from {schema}.live l
-                  where l.status = 3 and l.arrival > 0 and l.queue = k.queue and l.queue_key = k.queue_key collate "C")
-       end as running,
-       coalesce(b.runs, 0)::bigint as begun,
-       extract(epoch from b.first + q.key_rate_per * interval '1 second' - {schema}.clock())::double precision as free_in
+-- name: slots_left
+-- Which of these runs no longer hold the slot that they had: by key, so that what else has died is not passed.
+select k.key from unnest(%(key)s::bigint[], %(slot)s::bigint[]) as k (key, slot)
+left join lateral (select l.slot from {schema}.live l where l.key = k.key and l.status = 3 offset 0) l on true
+where l.slot is distinct from k.slot
+
+-- name: count_begun
+-- Of queues with a rate, and of these keys of queues with a rate by key (the queue itself has none: null): how many runs
+-- began within its window, and how long until the first of them leaves it.
+select k.queue, k.queue_key, b.runs, extract(epoch from b.first + r.per * interval '1 second' - {schema}.clock())::double precision as free_in
 from unnest(%(queue)s::text[], %(queue_key)s::text[]) as k (queue, queue_key)
-join {schema}.queues q on q.name = k.queue and (q.key_concurrency is not null or q.key_rate is not null)
-left join lateral (select sum(b.runs) as runs, min(b.at) as first from {schema}.begun b
-                   where q.key_rate is not null and b.queue = k.queue and b.queue_key = k.queue_key
-                     and b.at > {schema}.clock() - q.key_rate_per * interval '1 second') b on true
+join {schema}.queues q on q.name = k.queue
+cross join lateral (select case when k.queue_key is null then q.rate_per else q.key_rate_per end as per) r
+cross join lateral (select coalesce(sum(b.runs), 0)::bigint as runs, min(b.at) as first from {schema}.begun b
+                    where b.queue = k.queue and (k.queue_key is null or b.queue_key = k.queue_key)
+                      and b.at > {schema}.clock() - r.per * interval '1 second') b
+where r.per is not null
 
 -- name: declare_queue
 -- What code says of a queue. It overrides what is there only if code said something else before.

@@ -1,14 +1,8 @@
-"""Where there is work, and claiming it within the limits of queues.
-
-Limits hold exactly, because whoever claims from queues that have any locks their rows first, counts in a later statement
-(a count in the statement that takes the lock is older than it), claims within what is left, and only then commits.
-Nothing else makes a run owned, so nothing else can exceed a limit; ends and put-aways only lower a count.
-"""
+"""Where there is work, and claiming it; what of it the limits of queues leave is counted in `counting.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -68,16 +62,6 @@ class Look:
     limits: dict[str, Limits]
     groups: dict[tuple[str, int, str], int]
     """From which arrival on each group with work is claimed, by queue, priority and key: that of its first run, at first."""
-
-
-@dataclass(slots=True)
-class Usage:
-    """What is used of the limits of queues and keys, as of one moment; `free_in`: seconds until a rate allows more."""
-
-    running: int = 0
-    mine: int = 0
-    begun: int = 0
-    free_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,41 +160,6 @@ class Claimant:
                  scheduled_at, remaining,
                  queue, priority, queue_key, arrival) in rows
         ]  # fmt: skip
-
-    @contextmanager
-    def counted(
-        self, connection: Connection, database: Database, groups: Sequence[tuple[str, int, str]]
-    ) -> Iterator[tuple[dict[str, Limits], dict[str, Usage], dict[tuple[str, str], Usage]]]:
-        """A transaction in which the queues of these groups are ours, but for those another worker has just now.
-
-        It yields their limits, and what is used of them by queue and by key. What is claimed in it counts at its commit.
-        """
-        statements = database.statements
-        names = Texts(sorted({queue for queue, _, _ in groups}))
-        keys = sorted({(queue, key) for queue, _, key in groups})
-        columns = {
-            "queue": Texts([queue for queue, _ in keys]),
-            "queue_key": Texts([key for _, key in keys]),
-        }
-        with connection.transaction():
-            with connection.pipeline():
-                begin = {
-                    "lock_timeout": "5s",
-                    "plans": "force_generic_plan",
-                    "worker": self.worker,
-                    "slot": CLAIM_SLOT,
-                }
-                connection.execute(statements["begin_batch"], begin)
-                locked = connection.execute(statements["lock_queues"], {"names": names})
-                slots = connection.execute(statements["count_slots"], {"names": names, "worker": self.worker})
-                each = connection.execute(statements["count_keys"], columns)
-            limits = {row[0]: Limits(*row) for row in locked.fetchall()}
-            used = {name: Usage(*usage) for name, *usage in slots.fetchall()}
-            by_key = {
-                (queue, key): Usage(running, 0, begun, free_in)
-                for queue, key, running, begun, free_in in each.fetchall()
-            }
-            yield limits, used, by_key
 
 
 def with_histories(

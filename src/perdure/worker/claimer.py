@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import psycopg
 
 from perdure.store import claiming
 from perdure.store.batch import FENCED_STATE
-from perdure.store.claiming import ANY, FRESH, LOWEST, ONWARD, Claimant, Limits, Look, Part, Usage
+from perdure.store.claiming import ANY, FRESH, LOWEST, ONWARD, Claimant, Limits, Look, Part
 from perdure.store.claims import ClaimedRun
 from perdure.store.connection import Connection
+from perdure.store.counting import Count, Slots
 from perdure.store.database import Database
 from perdure.worker.turns import Group, Offer, Turns
 
@@ -28,6 +29,7 @@ class Claimer:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._slots = Slots(database)
         self._turns = Turns()
         self._cursors: dict[str, tuple[int, str]] = {}
         self._limits: dict[str, Limits] = {}
@@ -66,7 +68,14 @@ class Claimer:
             if not mine or len(runs) >= room:
                 continue
             claim = _Claim(
-                self._database, connection, who, self._turns, found.groups, room - len(runs), suspects
+                self._database,
+                connection,
+                who,
+                self._turns,
+                found.groups,
+                room - len(runs),
+                suspects=suspects,
+                counted=limited,
             )
             if limited:
                 self._within_limits(claim, mine)
@@ -78,15 +87,16 @@ class Claimer:
     def _within_limits(self, claim: _Claim, groups: Sequence[Group]) -> None:
         """Lock the queues, count, and claim what their limits leave."""
         try:
-            with claim.who.counted(claim.connection, self._database, groups) as (limits, used, by_key):
+            with self._slots.counted(claim.connection, claim.who.worker, groups) as count:
+                limits = count.limits
                 if len(limits) < len({group.queue for group in groups}):
                     self.again = BUSY_SECONDS
                 mine = [group for group in groups if group.queue in limits]
-                slots = _slots(limits, used, by_key)
+                slots = _slots(count)
                 going = [group for group in mine if limits[group.queue].rated]
                 claim.of([self._offer(group) for group in going], slots, ONWARD)
                 claim.of([self._offer(group) for group in mine if group not in going], slots, ANY)
-                starts, free_in = _starts(limits, used, by_key)
+                starts, free_in = _starts(count)
                 for place, left in slots.items():
                     starts[place] = min(starts.get(place, left), left)
                 claim.of([self._offer(g) for g in going if not limits[g.queue].paused], starts, FRESH)
@@ -113,75 +123,67 @@ class _Claim:
         turns: Turns,
         since: dict[tuple[str, int, str], int],
         room: int,
+        *,
         suspects: bool,
+        counted: bool,
     ) -> None:
         self._database, self.connection, self.who, self._turns = database, connection, who, turns
-        self._since, self._room, self._suspects = since, room, suspects
+        self._since, self._room, self._suspects, self._counted = since, room, suspects, counted
         self.runs: list[ClaimedRun] = []
 
     def of(self, offers: Sequence[Offer], budgets: dict[Any, int], mode: int) -> None:
         """Claim from these offers, within the budgets of queues and keys, which it lowers."""
+        since = self._since if mode == ANY else dict(self._since)  # what one mode passes by is another's
         for _ in range(ROUNDS):
             quotas = self._turns.share(offers, self._room, budgets)
             chosen = [(offer, quota) for offer, quota in zip(offers, quotas, strict=True) if quota]
             if not chosen:
                 return
-            parts = [
-                Part(offer.group, quota, mode, 0 if budgets else self._since[offer.group])
-                for offer, quota in chosen
-            ]
+            parts = [Part(offer.group, quota, mode, since[offer.group]) for offer, quota in chosen]
             found = self.who.claim(
-                self.connection, self._database, parts, suspects=self._suspects, counted=bool(budgets)
+                self.connection, self._database, parts, suspects=self._suspects, counted=self._counted
             )
-            self._note(found, budgets)
+            self._note(found, budgets, since)
             got = Counter(run.group for run in found)
             for offer, _ in chosen:
                 self._turns.took(offer, got[offer.group])
             spent = {offer.group for offer, quota in chosen if got[offer.group] < quota}
             offers = [offer for offer in offers if offer.group not in spent]
 
-    def _note(self, found: Iterable[ClaimedRun], budgets: dict[Any, int]) -> None:
+    def _note(
+        self, found: Iterable[ClaimedRun], budgets: dict[Any, int], since: dict[tuple[str, int, str], int]
+    ) -> None:
         for run in found:
             self.runs.append(run)
             self._room -= 1
             queue, _, key = group = Group(*run.group)
             # Not the one after it: runs that no queue was named for have no arrival of their own.
-            self._since[group] = run.arrival
+            since[group] = run.arrival
             for place in (queue, (queue, key)):
                 if place in budgets:
                     budgets[place] -= 1
 
 
-def _slots(
-    limits: Mapping[str, Limits], used: Mapping[str, Usage], by_key: Mapping[tuple[str, str], Usage]
-) -> dict[Any, int]:
+def _slots(count: Count) -> dict[Any, int]:
     """How many more runs each queue, and each key, may have at a time."""
     slots: dict[Any, int] = {}
-    for queue, limit in limits.items():
-        for most, now in (
-            (limit.concurrency, used[queue].running),
-            (limit.worker_concurrency, used[queue].mine),
-        ):
+    for queue, limit in count.limits.items():
+        used = count.queues[queue]
+        for most, now in ((limit.concurrency, used.running), (limit.worker_concurrency, used.mine)):
             if most is not None:
                 slots[queue] = max(0, min(slots.get(queue, most), most - now))
-    for (queue, key), usage in by_key.items():
-        if queue in limits and (each := limits[queue].key_concurrency) is not None:
+    for (queue, key), usage in count.keys.items():
+        if (each := count.limits[queue].key_concurrency) is not None:
             slots[queue, key] = max(0, each - usage.running)
     return slots
 
 
-def _starts(
-    limits: Mapping[str, Limits], used: Mapping[str, Usage], by_key: Mapping[tuple[str, str], Usage]
-) -> tuple[dict[Any, int], float | None]:
+def _starts(count: Count) -> tuple[dict[Any, int], float | None]:
     """How many more runs of each queue, and each key, may begin now; and seconds until a rate that is used up has more."""
     starts: dict[Any, int] = {}
     free: list[float] = []
-    rates = [(queue, limit.rate, used[queue]) for queue, limit in limits.items()]
-    keys = [
-        ((queue, key), limits[queue].key_rate, usage)
-        for (queue, key), usage in by_key.items()
-        if queue in limits
-    ]
+    rates = [(queue, limit.rate, count.queues[queue]) for queue, limit in count.limits.items()]
+    keys = [((queue, key), count.limits[queue].key_rate, usage) for (queue, key), usage in count.keys.items()]
     for place, rate, usage in (*rates, *keys):
         if rate is not None:
             starts[place] = max(0, rate - usage.begun)
