@@ -228,9 +228,8 @@ class WorkerInfo:
         number: of its life; a process that was declared dead and came back has another one.
         name, host, pid: of the process; the name is that of `Perdure(name=...)`, or made of the other two.
         version, queues: of its code, if it has one; that it serves.
-        alive: whether its lease holds.
+        alive, paused, running: whether its lease holds; whether it takes no more runs; runs that it owns now.
         started, expires: its beginning; the end of its lease, if that is not renewed, or None once it is gone.
-        running: runs that it owns now.
         ended, reason: when and why it is gone (`"stopped"` or `"lease ran out"`), or None.
     """
 
@@ -246,6 +245,7 @@ class WorkerInfo:
     running: int
     ended: datetime | None = None
     reason: str | None = None
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

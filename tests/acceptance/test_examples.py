@@ -45,6 +45,10 @@ KEY_LINES = {
         "^  cancelled",
         "^8 globes are left",
     ],
+    "retention": [
+        "^on the second 100 runs would go, all of them retention.poll_prices$",
+        "^after 31 days 8 went: {'invoice': 5, 'order': 1, 'parcel': 1}$",
+    ],
     "shipment_tracking": ["^customer: delivered in Oslo, by way of Lisbon, Paris, Oslo$"],
     "tenants": [
         "^443 documents are queued",

@@ -242,7 +242,7 @@ async def test_a_cancel_between_two_lives_ends_the_run(database_url: str) -> Non
         handle = await _start(app, "one", 1)
         engine = app._engine
         assert engine is not None
-        engine._accepting = False
+        engine.accepting = False
         await handle.send("word", "a")
         await lives(database_url, "one", 2)
         assert await handle.cancel()

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from perdure import Perdure, WorkerInfo, sync, workflow
-from tests.api_tools import on_loop, until
+from perdure import Perdure, WaitTimeout, WorkerInfo, sync, workflow
+from tests.api_tools import on_loop, rows, until
 from tests.cli_tools import on_terminal
 from tests.cli_tools import perdure as command
 from tests.protocol_tools import RawWorker
@@ -62,6 +62,58 @@ def test_who_works_and_who_did(database_url: str) -> None:
     assert all(each.ended is not None and each.expires is None for each in gone)
 
 
+def test_a_paused_worker_takes_no_more_until_it_is_resumed(database_url: str) -> None:
+    """Neither from the queue nor what is started in its own process; drained, it has none left."""
+    door.clear()
+    with (
+        sync.Perdure(database_url, name="here") as app,
+        sync.Perdure(database_url, worker=False) as client,
+    ):
+        with app.bind():
+            first = sync.start(busy)
+        (here,) = until(lambda: [each for each in client.workers.list() if each.running])
+        with pytest.raises(WaitTimeout, match="still has 1 runs"):
+            client.workers.drain(here.number, timeout=0.1)
+        until(lambda: app.engine.paused)
+        assert [each.paused for each in client.workers.list()] == [True]
+        assert command("workers", url=database_url).stdout.rstrip("\n").split("\t")[-1] == "paused"
+        handles = []
+        for starter in (client, app):
+            with starter.bind():
+                handles.append(sync.start(busy))
+        door.set()
+        assert client.workers.drain(here.number, timeout=20)
+        first.result(timeout=20)
+        statuses = rows(database_url, "select status, worker from perdure.live")
+        assert statuses == [(2, None)] * 2, "they wait for another worker"
+        assert command("workers", "resume", str(here.number), url=database_url).returncode == 0
+        for handle in handles:
+            handle.result(timeout=20)
+
+
+def test_a_worker_that_comes_back_stays_paused(database_url: str) -> None:
+    """Declared dead, it lives on under another number: nobody has told that one, and it takes none all the same."""
+    with sync.Perdure(database_url, lease=0.6) as app, sync.Perdure(database_url, worker=False) as client:
+        number = app.engine.incarnation.worker
+        assert client.workers.pause(number)
+        until(lambda: app.engine.paused)
+        app.engine.incarnation.fenced()
+        until(lambda: app.engine.incarnation.worker != number and not app.engine.incarnation.dead)
+        (found,) = [each for each in client.workers.list() if each.number != number]
+        assert found.paused
+
+
+def test_a_number_that_no_worker_has(database_url: str) -> None:
+    """It is said, not waited for."""
+    with sync.Perdure(database_url, worker=False) as client:
+        assert not client.workers.drain(4711)
+        assert not client.workers.resume(4711)
+        with pytest.raises(TypeError, match="number must be"):
+            client.workers.pause("here")  # type: ignore[arg-type]
+        missing = command("workers", "drain", "4711", url=database_url)
+    assert (missing.returncode, "no worker 4711 lives" in missing.stderr) == (3, True)
+
+
 @on_loop
 async def test_the_async_app_lists_them_too(database_url: str) -> None:
     """The same, awaited; what is no number is refused before anything is asked."""
@@ -69,6 +121,8 @@ async def test_the_async_app_lists_them_too(database_url: str) -> None:
         (me,) = await app.workers.list()
         assert isinstance(me, WorkerInfo)
         assert me.name == "me"
+        assert await app.workers.drain(me.number, timeout=5)
+        assert await app.workers.resume(me.number)
         wrong: list[object] = [-1, 10_001, True, "3"]
         for gone in wrong:
             with pytest.raises(ValueError, match="gone="):

@@ -1,4 +1,4 @@
-"""`perdure workers`: the processes that work on a database."""
+"""`perdure workers`: the processes that work on a database, and having one of them take no more runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from perdure.cli.exits import Exit, Failure
 from perdure.cli.opening import client
-from perdure.cli.options import database_options, listing_option
+from perdure.cli.options import C, database_options, listing_option, span
 from perdure.cli.writing import Form, say, write_json_list, write_lines, write_table
 from perdure.models import WorkerInfo
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--gone",
     type=click.IntRange(0, 10_000),
@@ -23,8 +24,11 @@ from perdure.models import WorkerInfo
 )
 @database_options
 @listing_option
-def workers(gone: int, database: str | None, schema: str | None, form: Form) -> None:
-    """List the workers that live, on whatever machines, with the runs that each has."""
+@click.pass_context
+def workers(context: click.Context, gone: int, database: str | None, schema: str | None, form: Form) -> None:
+    """List the workers that live, on whatever machines, with the runs that each has; pause, resume or drain one."""
+    if context.invoked_subcommand is not None:
+        return
     with client(database, schema) as app:
         found = app.workers.list(gone=gone)
     match form:
@@ -39,10 +43,52 @@ def workers(gone: int, database: str | None, schema: str | None, form: Form) -> 
             write_lines(_line(each) for each in found)
 
 
+def number_argument(command: C) -> C:
+    """Add the argument `NUMBER`."""
+    return click.argument("number", metavar="NUMBER", type=int)(command)
+
+
+@workers.command()
+@number_argument
+@database_options
+def pause(number: int, database: str | None, schema: str | None) -> None:
+    """Have a worker take no more runs; those that it has go on."""
+    with client(database, schema) as app:
+        _known(number, app.workers.pause(number))
+
+
+@workers.command()
+@number_argument
+@database_options
+def resume(number: int, database: str | None, schema: str | None) -> None:
+    """Have a worker take runs again."""
+    with client(database, schema) as app:
+        _known(number, app.workers.resume(number))
+
+
+@workers.command()
+@number_argument
+@click.option(
+    "--timeout", metavar="DURATION", type=span, help="Give up waiting after so long.  [default: never]"
+)
+@database_options
+def drain(number: int, timeout: float | None, database: str | None, schema: str | None) -> None:
+    """Pause a worker, and wait until it has no run."""
+    with client(database, schema) as app:
+        _known(number, app.workers.drain(number, timeout))
+
+
+def _known(number: int, known: bool) -> None:
+    if not known:
+        raise Failure(Exit.NOT_FOUND, f"no worker {number} lives: `perdure workers` lists those that do")
+
+
 def _state(found: WorkerInfo) -> str:
     """What is so of it, in a word or a few."""
     if found.reason is not None:
         return found.reason
+    if found.alive and found.paused:
+        return "paused"
     return "alive" if found.alive else "lease ran out"
 
 
@@ -77,6 +123,7 @@ def _document(found: WorkerInfo) -> dict[str, Any]:
         "queues": list(found.queues),
         "runs": found.running,
         "alive": found.alive,
+        "paused": found.paused,
         "started": found.started,
         "expires": found.expires,
         "ended": found.ended,

@@ -1,7 +1,8 @@
 -- What an owner reads: due work, histories, timers, ends.
 
 -- name: look_for_work
--- One look of a worker, in one statement: wake what is due, report cancels of our own runs, and find in which queues,
+-- One look of a worker, in one statement: wake what is due, report cancels of our own runs and whether we are to take no
+-- more, and find in which queues,
 -- priorities and keys there is work. From group to group it goes by the index (a loose scan), so what it costs depends
 -- on the groups it finds, not on their rows. It begins at the places given, of which a queue can have several, and
 -- follows each for so many groups. Where nothing may begin, because the queue is paused, only what has begun counts.
@@ -45,6 +46,7 @@ select {schema}.clock() as now, (select count(*) from woken) as woken,
         from {schema}.live x where x.status in (1, 4)) as next_due,
        (select array_agg(x.key || ':' || x.cancel) from {schema}.live x
         where x.worker = %(worker)s::bigint and x.cancel between 1 and 3) as cancels,
+       coalesce((select w.paused from {schema}.workers w where w.id = %(worker)s::bigint), false) as paused,
        exists (select 1 from {schema}.live x
                where x.status = 2 and x.recoveries >= 2 and x.queue = any(%(queue)s::text[])) as suspects,
        (select jsonb_agg(q) from {schema}.queues q where q.name = any(%(queue)s::text[])) as queues,

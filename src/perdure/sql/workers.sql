@@ -7,8 +7,8 @@ select nextval('{schema}.incarnations') as id, {schema}.clock() as now, (select 
 -- name: register_worker
 -- A worker begins to live: its row, and a fence row for each connection that will write as its owner.
 with worker as (
-    insert into {schema}.workers (id, name, host, pid, version, queues, lease, expires)
-    values (%(worker)s, %(name)s, %(host)s, %(pid)s, %(version)s, %(queues)s,
+    insert into {schema}.workers (id, name, host, pid, version, queues, paused, lease, expires)
+    values (%(worker)s, %(name)s, %(host)s, %(pid)s, %(version)s, %(queues)s, %(paused)s,
             %(lease)s * interval '1 second', {schema}.clock() + %(lease)s * interval '1 second')
     returning id)
 insert into {schema}.fences (worker, slot) select worker.id, slot from worker, generate_series(0, %(slots)s - 1) slot
@@ -93,12 +93,16 @@ limit 1
 -- Workers that live, oldest first, and the last so many that are gone.
 (select w.id, w.name, w.host, w.pid, w.version, w.queues, w.expires >= {schema}.clock() as alive, w.started, w.expires,
         (select count(*) from {schema}.live l where l.worker = w.id and l.status = 3) as running,
-        null::timestamptz as ended, null::text as reason
+        null::timestamptz as ended, null::text as reason, w.paused
  from {schema}.workers w order by w.id)
 union all
 (select g.id, g.name, g.host, g.pid, null, array[]::text[], false, g.started, null,
-        (select count(*) from {schema}.live l where l.worker = g.id and l.status = 3), g.ended, g.reason
+        (select count(*) from {schema}.live l where l.worker = g.id and l.status = 3), g.ended, g.reason, false
  from {schema}.workers_gone g order by g.ended desc, g.id desc limit %(gone)s)
+
+-- name: pause_worker
+-- Have a worker take no more runs, or take some again.
+update {schema}.workers set paused = %(paused)s where id = %(worker)s returning id
 
 -- name: hint
 -- Tell listeners that there may be something to do; lost hints cost only time.

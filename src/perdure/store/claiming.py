@@ -52,12 +52,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look found."""
+    """What one look found; `paused`: this worker is to take no more runs."""
 
     now: datetime
     woken: int
     next_due: float | None
     cancels: dict[int, CancelReason]
+    paused: bool
     suspects: bool
     limits: dict[str, Limits]
     groups: dict[tuple[str, int, str], int]
@@ -88,13 +89,14 @@ def look(
     }
     row = connection.execute(database.statements["look_for_work"], parameters, binary=True).fetchone()
     assert row is not None
-    now, woken, next_due, cancels, suspects, queues, groups = row
+    now, woken, next_due, cancels, paused, suspects, queues, groups = row
     pairs = (pair.split(":") for pair in cancels or ())
     return Look(
         now,
         woken,
         next_due,
         {int(key): CancelReason(int(reason)) for key, reason in pairs},
+        paused,
         suspects,
         {row["name"]: _limits(row) for row in queues or ()},
         {(queue, priority, key): arrival for queue, priority, key, arrival in groups or ()},

@@ -53,6 +53,7 @@ class Registration:
     queues: tuple[str, ...]
     lease: float
     slots: int
+    paused: bool = False
 
 
 def next_incarnation(database: Database, answer_within: float = 30.0) -> tuple[int, datetime, str]:
@@ -70,6 +71,7 @@ def register(database: Database, worker: int, registration: Registration) -> Non
         "pid": os.getpid(),
         "version": registration.version,
         "queues": list(registration.queues),
+        "paused": registration.paused,
         "lease": registration.lease,
         "slots": registration.slots,
     }
@@ -197,6 +199,11 @@ def names(database: Database, workers: Sequence[int]) -> dict[int, str]:
     """Who these workers are or were: name, host and process id."""
     rows = database.run("worker_names", {"ids": Bigints(sorted(set(workers)))})
     return {id: name for id, name, _, _ in rows}
+
+
+def pause(database: Database, worker: int, *, paused: bool) -> bool:
+    """Have a worker take no more runs, or take some again; whether there is one of this number."""
+    return bool(database.run("pause_worker", {"worker": worker, "paused": paused}))
 
 
 def list_workers(database: Database, gone: int) -> list[WorkerInfo]:

@@ -122,7 +122,10 @@ class Engine:
         self.reaper = Reaper(self)
         self.pruner = self._new_pruner()
         self.scheduler = Scheduler(self)
-        self._accepting = settings.worker
+        self.accepting = settings.worker
+        """Whether it is not stopping, nor a client."""
+        self.paused = False
+        """Whether somebody has told this worker, by its row, to take no more runs."""
         self._stopped = threading.Event()
         self._hurried = threading.Event()
 
@@ -146,7 +149,7 @@ class Engine:
 
     def drain(self) -> None:
         """Take no more, and wait until the runs in memory are done, at most the grace."""
-        self._accepting = False
+        self.accepting = False
         deadline = time.monotonic() + self.settings.grace
         while self.executor.count and time.monotonic() < deadline and not self.incarnation.dead:
             if self._hurried.wait(0.02):
@@ -158,7 +161,7 @@ class Engine:
 
     def abandon(self) -> None:
         """Stop now: what still runs goes on elsewhere."""
-        self._accepting = False
+        self.accepting = False
         self._stopped.set()
         stop_first: list[Service] = [
             self.scheduler,
@@ -198,7 +201,7 @@ class Engine:
 
     def accepts_runs(self) -> bool:
         """Whether runs may begin here."""
-        return self._accepting
+        return self.accepting and not self.paused
 
     def is_idle(self, due_within: float = 0.0) -> bool:
         """Whether there is nothing to do here: no run in memory, none queued that could run here, none due so soon.
@@ -238,7 +241,12 @@ class Engine:
         if self.settings.worker:
             slots = workers.FIRST_TRANSACTION_SLOT + workers.SESSIONS
             registration = workers.Registration(
-                self.settings.name, self.settings.version, self.settings.queues, self.settings.lease, slots
+                self.settings.name,
+                self.settings.version,
+                self.settings.queues,
+                self.settings.lease,
+                slots,
+                self.paused,
             )
             workers.register(self.database, number, registration)
         incarnation.start()

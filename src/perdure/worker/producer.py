@@ -118,6 +118,7 @@ class Producer(Service):
         if 0 < len(free) <= FEW_GROUPS:
             self._last = replace(found, groups=free)
         incarnation.saw(found.now)
+        self._engine.paused = found.paused
         for key, reason in found.cancels.items():
             self._engine.executor.cancel(key, reason)
         return found, True

@@ -66,7 +66,7 @@ class Scheduler(Service):
         """Look once, and do what there is to do; at once again while there may be more."""
         engine = self._engine
         incarnation = engine.incarnation
-        if incarnation.dead or not engine.accepts_runs():
+        if incarnation.dead or not engine.accepting:
             return 0.5
         early = self._looked_at + LOOK_SECONDS - time.monotonic()
         if early > 0:
