@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from perdure.store.database import Database
+from perdure.store.migrate import migrate
 from tests.poolers import Pooler
-from tests.servers import TestServer, start_server
+from tests.servers import TestServer, name_of, start_server
 
 POOLED = os.environ.get("PERDURE_TEST_POOLER") == "1"
 """Whether tests are to reach their databases through PgBouncer, where they can."""
@@ -45,12 +47,27 @@ def pooler(server: TestServer) -> Iterator[Pooler]:
     running.close()
 
 
+@pytest.fixture(scope="session")
+def template(server: TestServer) -> str:
+    """A database that has perdure's schema and nothing in it: a copy is there sooner than the schema is made."""
+    url = server.create_database()
+    database = Database(url)
+    migrate(database)
+    database.close()
+    return name_of(url)
+
+
 @pytest.fixture
 def database_url(
     server: TestServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """The URL of a database that is empty and this test's alone."""
-    url = server.create_database()
+    """The URL of a database that is this test's alone; without perdure's schema, if the test is marked `empty`."""
+    if request.node.get_closest_marker("empty"):
+        url = server.create_database()
+    else:
+        url = server.create_database(template=request.getfixturevalue("template"))
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("update perdure.identity set id = gen_random_uuid()")
     if POOLED:
         monkeypatch.setenv("PERDURE_TRANSACTION_POOLER", "yes")
         # Tests that stand beneath the app open the database themselves.

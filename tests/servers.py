@@ -116,11 +116,11 @@ class TestServer:
 
     def drop_database(self, url: str) -> None:
         """Drop the database of a URL that `create_database` returned, whoever is connected."""
-        self._execute(sql.SQL("drop database if exists {} with (force)"), _database(url))
+        self._execute(sql.SQL("drop database if exists {} with (force)"), name_of(url))
 
     def tcp(self, url: str) -> str:
         """Return the URL over TCP of the same database."""
-        return f"postgresql://postgres@{self.host}:{self.port}/{_database(url)}"
+        return f"postgresql://postgres@{self.host}:{self.port}/{name_of(url)}"
 
     def _end(self, order: signal.Signals) -> None:
         os.kill(self.pid(), order)
@@ -179,5 +179,6 @@ def free_port() -> int:
         return port
 
 
-def _database(url: str) -> str:
+def name_of(url: str) -> str:
+    """The name of the database that a URL leads to."""
     return str(conninfo_to_dict(url)["dbname"])

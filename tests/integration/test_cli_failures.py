@@ -55,6 +55,7 @@ def test_a_url_that_cannot_be_read(command: list[str]) -> None:
     assert "secret" not in perdure(*command, "--database", url).stderr
 
 
+@pytest.mark.empty
 @pytest.mark.postgres
 @LOOKING
 def test_a_schema_that_is_not_there(database_url: str, command: list[str]) -> None:

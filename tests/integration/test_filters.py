@@ -201,6 +201,7 @@ def test_a_time_needs_a_zone(name: str) -> None:
         RunFilter(**{name: datetime(2026, 1, 1)})  # type: ignore[arg-type]  # noqa: DTZ001
 
 
+@pytest.mark.empty
 def test_a_database_with_runs_is_migrated(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was there before the indexes is found by them, and what ran goes on."""
     older = [migration for migration in migrations("perdure") if migration.number < 4]

@@ -28,6 +28,7 @@ print(len(migrate(database)))
 """
 
 
+@pytest.mark.empty
 def test_eight_processes_that_start_at_once_migrate_once(database_url: str) -> None:
     """One of them applies the migrations, the others wait and find nothing to do."""
     processes = [
@@ -53,6 +54,7 @@ def test_eight_processes_that_start_at_once_migrate_once(database_url: str) -> N
     assert rows(database_url, "select count(*) from perdure.migrations") == [(applied[7],)]
 
 
+@pytest.mark.empty
 def test_threads_that_start_at_once_migrate_once(database_url: str) -> None:
     """The same within a process, in two schemas at the same time."""
     databases = [Database(database_url, schema) for schema in ("one", "two") for _ in range(4)]
@@ -88,6 +90,7 @@ def test_newer_schema_that_lacks_one_of_ours_is_refused(database_url: str) -> No
         pass
 
 
+@pytest.mark.empty
 def test_missing_schema_is_refused_without_migrate(database_url: str) -> None:
     """`migrate=False` makes nothing, and says what to do."""
     with pytest.raises(SchemaMismatch, match="perdure migrate"):

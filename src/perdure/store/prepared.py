@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
@@ -62,8 +63,9 @@ def execute_prepared(connection: Connection, name: str, statement: str, paramete
     try:
         return _execute(connection, name, statement, parameters)
     except psycopg.errors.InvalidSqlStatementName:
-        # psycopg deallocates everything that is prepared when a transaction was rolled back.
-        connection.plans.clear()
+        # psycopg deallocates everything that is prepared when a transaction was rolled back. What was prepared here since is
+        # there all the same, so only this one is forgotten.
+        connection.plans.pop(name, None)
         return _execute(connection, name, statement, parameters)
 
 
@@ -93,7 +95,10 @@ def _prepare(connection: Connection, name: str, statement: str) -> Plan:
     text = _PARAMETER.sub(number, statement)
     key = f"perdure_{name}".encode()
     connection.pgconn.send_prepare(key, text.encode())
-    _answer(connection, ExecStatus.COMMAND_OK)
+    with suppress(
+        psycopg.errors.DuplicatePreparedStatement
+    ):  # an earlier try was cut off behind this: the text is the same
+        _answer(connection, ExecStatus.COMMAND_OK)
     connection.pgconn.send_describe_prepared(key)
     described = _answer(connection, ExecStatus.COMMAND_OK)
     packers = tuple(_PACK[described.param_type(place)] for place in range(len(names)))
