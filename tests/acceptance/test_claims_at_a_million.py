@@ -12,7 +12,7 @@ from psycopg import sql
 
 from perdure import Queue
 from perdure.store import queues
-from perdure.store.claiming import LOWEST
+from perdure.store.claiming import EVER, LOWEST
 from perdure.store.connection import Connection
 from tests.million_runs import Plan, explained, planned
 from tests.protocol_tools import RawWorker
@@ -38,6 +38,7 @@ def of_look(owner: RawWorker) -> dict[str, Any]:
     """Parameters of one look, from the first group on."""
     return {
         "worker": owner.number, "queue": ["q"], "priority": [LOWEST], "queue_key": [""], "groups": 200, "wake_limit": 1000,
+        "listen": ["q"], "ready_within": EVER,
     }  # fmt: skip
 
 
@@ -140,10 +141,16 @@ def test_dead_rows_that_a_snapshot_holds_cost_no_claim_but_the_first(owner: RawW
         snapshot.execute("set transaction isolation level repeatable read")
         snapshot.execute("select 1 from perdure.live limit 1")
         owner.connection.execute("delete from perdure.live where queue_key = 'big' and arrival <= 143000")
-        through = claim(owner, "big")
-        behind = claim(owner, "big", 143_001)
+        through, behind = claim(owner, "big"), claim(owner, "big", 143_001)
+        full = planned(owner.connection, owner.database.statements["look_for_work"], of_look(owner))
+        no_places: dict[str, Any] = {"queue": [], "priority": [], "queue_key": []}
+        quick = planned(
+            owner.connection, owner.database.statements["look_for_work"], of_look(owner) | no_places
+        )
     assert behind.rows == 100
     assert behind.buffers < 100 * 40 < through.buffers
+    assert quick.buffers < 100
+    assert full.buffers > 1000
 
 
 def test_counts_of_limits_do_not_pass_what_has_died_since(owner: RawWorker) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
 
 from perdure import Queue, sync, workflow
 from perdure.store import queues
-from perdure.store.claiming import Claimant
+from perdure.store.claiming import Claimant, Look
 from perdure.worker.claimer import Claimer
 from tests.api_tools import rows, until
 from tests.protocol_tools import RawWorker, start_of
@@ -72,9 +73,9 @@ def test_hinted_work_is_claimed_before_the_next_look(
         until(lambda: producer._drained)
         look, looked = producer.claimer.look, threading.Event()
 
-        def blind(*args: object) -> object:
+        def blind(*args: Any, **how: Any) -> Look:
             looked.set()
-            return replace(look(*args), groups={})  # type: ignore[arg-type]
+            return replace(look(*args, **how), groups={})
 
         monkeypatch.setattr(producer.claimer, "look", blind)
         with client.bind():

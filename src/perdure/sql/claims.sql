@@ -2,16 +2,18 @@
 
 -- name: look_for_work
 -- One look of a worker, in one statement: wake what is due, report cancels of our own runs and whether we are to take no
--- more, and find in which queues,
--- priorities and keys there is work. From group to group it goes by the index (a loose scan), so what it costs depends
--- on the groups it finds, not on their rows. It begins at the places given, of which a queue can have several, and
--- follows each for so many groups. Where nothing may begin, because the queue is paused, only what has begun counts.
+-- more, and find in which queues, priorities and keys there is work, with what was woken just now. From group to group it
+-- goes by the index (a loose scan), so what it costs depends on the groups it finds, not on their rows. It begins at the
+-- places given, of which a queue can have several, and follows each for so many groups. Where nothing may begin, because
+-- the queue is paused, only what has begun counts. A quick look is given no places, and wakes only what became due within
+-- the last `ready_within` seconds: it passes none of the dead entries that are in the way of a full one.
 with recursive woken as (
     update {schema}.live set status = 2, ready = null, arrival = case when begun then arrival else nextval('{schema}.arrivals') end
     where key in (select key from {schema}.live
                   where status in (1, 4) and ready <= {schema}.clock()
+                    and ready > {schema}.clock() - %(ready_within)s * interval '1 second'
                   order by ready limit %(wake_limit)s for update skip locked)
-    returning 1),
+    returning queue, priority, queue_key, arrival),
 places as materialized (
     select p.queue, p.priority, p.queue_key, coalesce(q.paused, false) as paused
     from unnest(%(queue)s::text[], %(priority)s::integer[], %(queue_key)s::text[]) as p (queue, priority, queue_key)
@@ -43,14 +45,22 @@ groups (queue, paused, priority, queue_key, arrival, place) as (
     where g.place < %(groups)s)
 select {schema}.clock() as now, (select count(*) from woken) as woken,
        (select extract(epoch from min(x.ready) - {schema}.clock())::double precision
-        from {schema}.live x where x.status in (1, 4)) as next_due,
+        from {schema}.live x
+        where x.status in (1, 4) and x.ready > {schema}.clock() - %(ready_within)s * interval '1 second') as next_due,
        (select array_agg(x.key || ':' || x.cancel) from {schema}.live x
         where x.worker = %(worker)s::bigint and x.cancel between 1 and 3) as cancels,
        coalesce((select w.paused from {schema}.workers w where w.id = %(worker)s::bigint), false) as paused,
        exists (select 1 from {schema}.live x
-               where x.status = 2 and x.recoveries >= 2 and x.queue = any(%(queue)s::text[])) as suspects,
-       (select jsonb_agg(q) from {schema}.queues q where q.name = any(%(queue)s::text[])) as queues,
-       (select jsonb_agg(distinct jsonb_build_array(g.queue, g.priority, g.queue_key, g.arrival)) from groups g) as groups
+               where x.status = 2 and x.recoveries >= 2 and x.queue = any(%(listen)s::text[])) as suspects,
+       (select jsonb_agg(q) from {schema}.queues q where q.name = any(%(listen)s::text[])) as queues,
+       (select jsonb_agg(jsonb_build_array(g.queue, g.priority, g.queue_key, g.arrival)
+                         order by g.queue, g.priority, g.queue_key)
+        from (select a.queue, a.priority, a.queue_key, min(a.arrival) as arrival
+              from (select g.queue, g.priority, g.queue_key, g.arrival from groups g
+                    union all
+                    select w.queue, w.priority, w.queue_key, w.arrival from woken w
+                    where w.queue = any(%(listen)s::text[])) a
+              group by a.queue, a.priority, a.queue_key) g) as groups
 
 -- name: claim_runs
 -- Claim from groups what they have, at most the quota of each, in the order of arrival. The claim is fenced. Of a

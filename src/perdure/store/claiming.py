@@ -17,6 +17,8 @@ from perdure.store.workers import CLAIM_SLOT
 WAKE_LIMIT: Final = 1000
 GROUPS_AT_ONCE: Final = 200
 """Groups that one look follows from each place."""
+EVER: Final = 1e10
+"""Seconds, in which whatever is due became so."""
 LOWEST: Final = -(2**31)
 """No priority is lower."""
 ANY, ONWARD, FRESH = 0, 1, 2
@@ -62,7 +64,7 @@ class Look:
     suspects: bool
     limits: dict[str, Limits]
     groups: dict[tuple[str, int, str], int]
-    """From which arrival on each group with work is claimed, by queue, priority and key: that of its first run, at first."""
+    """The arrival of the first run of each group with work, by queue, priority and key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +78,33 @@ class Part:
 
 
 def look(
-    connection: Connection, database: Database, *, worker: int, places: Sequence[tuple[str, int, str]]
+    connection: Connection,
+    database: Database,
+    *,
+    worker: int,
+    listen: Sequence[str],
+    places: Sequence[tuple[str, int, str]],
+    ready_within: float = EVER,
 ) -> Look:
-    """Wake what is due, look for cancels of our runs, and find the groups that have work, from these places on."""
+    """Wake what is due, look for cancels of our runs, and find the groups that have work, from these places on.
+
+    Args:
+        connection: in autocommit.
+        database: it is of.
+        worker: who looks.
+        listen: the queues that it serves.
+        places: where to look for groups: a queue, and from which priority and key on.
+        ready_within: seconds; what became due before that is not woken.
+    """
     parameters = {
         "worker": worker,
+        "listen": list(listen),
         "queue": Texts([queue for queue, _, _ in places]),
         "priority": Integers([priority for _, priority, _ in places]),
         "queue_key": Texts([key for _, _, key in places]),
         "groups": GROUPS_AT_ONCE,
         "wake_limit": WAKE_LIMIT,
+        "ready_within": ready_within,
     }
     row = connection.execute(database.statements["look_for_work"], parameters, binary=True).fetchone()
     assert row is not None

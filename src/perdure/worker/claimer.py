@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
@@ -21,6 +22,10 @@ ROUNDS: Final = 20
 """Claims for one look: what one group did not have goes to others in the next."""
 BUSY_SECONDS: Final = 0.02
 """When to look again at a queue with limits that another worker was claiming from."""
+KNOWN_GROUPS: Final = 200
+"""So many groups are remembered, though the last look found no work in them."""
+QUICK_SECONDS: Final = 60.0
+"""A quick look wakes what became due within so many seconds."""
 NO_LIMITS: Final = Limits("")
 
 
@@ -31,6 +36,7 @@ class Claimer:
         self._database = database
         self._slots = Slots(database)
         self._turns = Turns()
+        self._since: dict[Group, int] = {}
         self._cursors: dict[str, tuple[int, str]] = {}
         self._limits: dict[str, Limits] = {}
         self._limited_first = False
@@ -41,12 +47,29 @@ class Claimer:
         """Whether a queue has limits, as the last look knew: who frees a slot there has to tell the others."""
         return self._limits.get(queue, NO_LIMITS).any
 
-    def look(self, connection: Connection, worker: int, queues: Sequence[str]) -> Look:
-        """Look for work: from the first group of each queue on, and where there are many also from where it last ended."""
+    def look(
+        self, connection: Connection, worker: int, queues: Sequence[str], *, quick: bool = False
+    ) -> Look:
+        """Look for work: from the first group of each queue on, and where there are many also from where it last ended.
+
+        A quick look does not look for groups: it takes those that had work lately for those that have, and what it wakes.
+        """
         places = [(queue, LOWEST, "") for queue in queues]
         places += [(queue, *place) for queue, place in self._cursors.items()]
-        found = claiming.look(connection, self._database, worker=worker, places=places)
+        if quick:
+            how: dict[str, Any] = {"places": (), "ready_within": QUICK_SECONDS}
+        else:
+            how = {"places": places}
+        found = claiming.look(connection, self._database, worker=worker, listen=queues, **how)
         self._limits, self.again = found.limits, None
+        for group, arrival in found.groups.items():
+            since = self._since.pop(Group(*group), arrival)
+            self._since[Group(*group)] = min(since, arrival) if quick else arrival
+        if quick:
+            known = {(queue, priority, key): since for (queue, priority, key), since in self._since.items()}
+            return replace(found, groups=known)
+        while len(self._since) > max(KNOWN_GROUPS, len(found.groups)):
+            del self._since[next(iter(self._since))]
         for queue in queues:
             start = self._cursors.pop(queue, (LOWEST, ""))
             seen = sorted((priority, key) for name, priority, key in found.groups if name == queue)
@@ -58,7 +81,7 @@ class Claimer:
     def claim(
         self, connection: Connection, who: Claimant, found: Look, room: int, *, suspects: bool = False
     ) -> Sequence[ClaimedRun]:
-        """Claim up to `room` runs of the groups that a look found, with their histories; the look notes how far it came."""
+        """Claim up to `room` runs of the groups that a look found, with their histories."""
         self.again = None
         groups = [Group(*group) for group in found.groups]
         runs: list[ClaimedRun] = []
@@ -72,7 +95,7 @@ class Claimer:
                 connection,
                 who,
                 self._turns,
-                found.groups,
+                self._since,
                 room - len(runs),
                 suspects=suspects,
                 counted=limited,
@@ -121,7 +144,7 @@ class _Claim:
         connection: Connection,
         who: Claimant,
         turns: Turns,
-        since: dict[tuple[str, int, str], int],
+        since: dict[Group, int],
         room: int,
         *,
         suspects: bool,
@@ -150,9 +173,7 @@ class _Claim:
             spent = {offer.group for offer, quota in chosen if got[offer.group] < quota}
             offers = [offer for offer in offers if offer.group not in spent]
 
-    def _note(
-        self, found: Iterable[ClaimedRun], budgets: dict[Any, int], since: dict[tuple[str, int, str], int]
-    ) -> None:
+    def _note(self, found: Iterable[ClaimedRun], budgets: dict[Any, int], since: dict[Group, int]) -> None:
         for run in found:
             self.runs.append(run)
             self._room -= 1

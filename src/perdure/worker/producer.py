@@ -14,7 +14,7 @@ from perdure.core.run import Run
 from perdure.models import CancelReason
 from perdure.policy import given_up
 from perdure.store import claims
-from perdure.store.claiming import Claimant, Look
+from perdure.store.claiming import WAKE_LIMIT, Claimant, Look
 from perdure.store.claims import ClaimedRun
 from perdure.store.connection import Connection
 from perdure.worker.claimer import Claimer
@@ -33,9 +33,10 @@ SOONEST: Final = 0.02
 CLAIM_AT_ONCE: Final = 100
 LOOK_SECONDS: Final = 0.5
 """How long a look will do while claims find all that there is room for."""
+SLOW_LOOK: Final = 0.02
+"""Seconds. Behind dead rows, which a snapshot can hold for hours, a full look takes longer, up to some seconds."""
 LOOK_SHARE: Final = 10
-"""Then looks take at most a tenth of the time, else half of it: behind dead rows that a snapshot holds for hours, one takes
-seconds."""
+"""Then full looks take at most a tenth of the time; those in between are quick."""
 FEW_GROUPS: Final = 10
 """Where there was work in more of them, a hint is no reason to try them all."""
 SUSPECTS_PATIENCE: Final = 30
@@ -58,7 +59,7 @@ class Producer(Service):
         self._found: Look | None = None
         self._last: Look | None = None
         self._hinted = self._drained = False
-        self._look_at = self._rested_at = 0.0
+        self._look_at = self._full_look_at = 0.0
 
     def freed(self) -> None:
         """A run has left memory: there may be room again."""
@@ -91,7 +92,7 @@ class Producer(Service):
             self._found = found if limit else None
             return 0.0 if took else self._pause(found)
         # Less than there is room for, of what an older look found: it may not have seen all.
-        return 0.0 if found.woken or not fresh else self._pause(found)
+        return 0.0 if found.woken == WAKE_LIMIT or not fresh else self._pause(found)
 
     def hint(self) -> None:
         """Somebody says that there is work in a queue."""
@@ -106,14 +107,16 @@ class Producer(Service):
     def _look(self, incarnation: Incarnation) -> tuple[Look, bool]:
         """Look for work; or, where the last claim had all that there was room for, what was found a moment ago will do."""
         found, self._found = self._found, None
-        if found is not None and time.monotonic() < self._look_at:
-            return found, False
-        self._stopping.wait(max(0.0, self._rested_at - time.monotonic()))
         began = time.monotonic()
-        found = self.claimer.look(self._connected(), incarnation.worker, self._engine.settings.queues)
+        if found is not None and began < self._look_at:
+            return found, False
+        quick = began < self._full_look_at
+        queues = self._engine.settings.queues
+        found = self.claimer.look(self._connected(), incarnation.worker, queues, quick=quick)
         ended = time.monotonic()
-        self._rested_at = ended + (ended - began)
-        self._look_at = ended + max(LOOK_SECONDS, LOOK_SHARE * (ended - began))
+        self._look_at = ended + LOOK_SECONDS
+        if not quick and ended - began > SLOW_LOOK:
+            self._full_look_at = ended + LOOK_SHARE * (ended - began)
         free = {group: since for group, since in found.groups.items() if not self.claimer.limited(group[0])}
         if 0 < len(free) <= FEW_GROUPS:
             self._last = replace(found, groups=free)
@@ -208,7 +211,6 @@ class Producer(Service):
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = self._engine.database.connect(
-                "producer", self._engine.settings.lease / 2, plan_once=True
-            )
+            # With the bound on answers of anybody, not with that of the lease: a look behind many dead rows takes its time.
+            self._connection = self._engine.database.connect("producer", plan_once=True)
         return self._connection
