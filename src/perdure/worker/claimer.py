@@ -37,6 +37,7 @@ class Claimer:
         self._slots = Slots(database)
         self._turns = Turns()
         self._since: dict[Group, int] = {}
+        """From which arrival on each group is claimed: what was before it is gone, though its entries are in the index still."""
         self._cursors: dict[str, tuple[int, str]] = {}
         self._limits: dict[str, Limits] = {}
         self._limited_first = False
@@ -162,7 +163,7 @@ class _Claim:
             chosen = [(offer, quota) for offer, quota in zip(offers, quotas, strict=True) if quota]
             if not chosen:
                 return
-            parts = [Part(offer.group, quota, mode, since[offer.group]) for offer, quota in chosen]
+            parts = [Part(offer.group, quota, mode, since.get(offer.group, 0)) for offer, quota in chosen]
             found = self.who.claim(
                 self.connection, self._database, parts, suspects=self._suspects, counted=self._counted
             )

@@ -16,7 +16,7 @@ from perdure.policy import given_up
 from perdure.store import claims
 from perdure.store.claiming import WAKE_LIMIT, Claimant, Look
 from perdure.store.claims import ClaimedRun
-from perdure.store.connection import Connection
+from perdure.store.connection import ANSWER_WITHIN, Connection
 from perdure.worker.claimer import Claimer
 from perdure.worker.service import Service
 
@@ -111,8 +111,12 @@ class Producer(Service):
         if found is not None and began < self._look_at:
             return found, False
         quick = began < self._full_look_at
-        queues = self._engine.settings.queues
-        found = self.claimer.look(self._connected(), incarnation.worker, queues, quick=quick)
+        queues, connection = self._engine.settings.queues, self._connected()
+        connection.answer_within = (
+            ANSWER_WITHIN  # a claim is waited for as long as the lease allows, a look needs no lease
+        )
+        found = self.claimer.look(connection, incarnation.worker, queues, quick=quick)
+        connection.answer_within = self._engine.settings.lease / 2
         ended = time.monotonic()
         self._look_at = ended + LOOK_SECONDS
         if not quick and ended - began > SLOW_LOOK:
@@ -211,6 +215,7 @@ class Producer(Service):
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            # With the bound on answers of anybody, not with that of the lease: a look behind many dead rows takes its time.
-            self._connection = self._engine.database.connect("producer", plan_once=True)
+            self._connection = self._engine.database.connect(
+                "producer", self._engine.settings.lease / 2, plan_once=True
+            )
         return self._connection
