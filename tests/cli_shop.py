@@ -81,9 +81,11 @@ def end_a_child() -> int:
 
 
 @workflow(name="shop.listen")
-async def listen() -> None:
-    """Have the event loop listen to a signal, as programs of users do."""
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
+async def listen() -> str:
+    """Have the event loop listen to a signal, as programs of users do, and say whose loop it is."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    return type(loop).__module__
 
 
 @workflow(name="shop.await")

@@ -109,10 +109,15 @@ def test_a_signal_for_a_forked_child_is_not_the_workers(client: Perdure, databas
     assert not any("stopping" in line for line in process.lines)
 
 
-def test_signals_are_heard_though_the_loop_listens_to_others(client: Perdure, database_url: str) -> None:
-    """User code that adds a signal handler to the event loop does not make the worker deaf."""
-    with worker("cli_shop:app", url=database_url, cwd=TESTS) as process:
-        client.start("shop.listen").result(timeout=30)
+@pytest.mark.parametrize(
+    ("loop", "module"), [("asyncio", "asyncio"), ("uvloop", "uvloop"), ("auto", "uvloop")]
+)
+def test_signals_are_heard_though_the_loop_listens_to_others(
+    client: Perdure, database_url: str, loop: str, module: str
+) -> None:
+    """User code that adds a signal handler to the event loop, whichever it is, does not make the worker deaf."""
+    with worker("cli_shop:app", f"--loop={loop}", url=database_url, cwd=TESTS) as process:
+        assert str(client.start("shop.listen").result(timeout=30)).startswith(module)
         process.send(signal.SIGTERM)
         process.wait_for("stopping in order")
         assert process.exit_code() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -30,6 +31,8 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 WAIT_FOR_DATABASE: Final = 30.0
 """Seconds that a worker waits at its start for a database that is away."""
 KNOCK_EVERY: Final = 0.5
+YOUNG_OBJECTS: Final = 50_000
+"""How many more objects there are before the collector looks through the young ones; Python's own default is 700 to 2,000."""
 
 
 @click.command()
@@ -69,10 +72,25 @@ def worker(target: str, log_level: str, database: str | None, schema: str | None
     health = how.serve_health(app)
     if app.url is not None:
         await_database(app.url)
-    code = asyncio.run(_work_async(app, how)) if isinstance(app, Perdure) else _work_blocking(app, how)
+    _collect_seldom()
+    if isinstance(app, Perdure):
+        with asyncio.Runner(loop_factory=how.loop_factory()) as runner:
+            code = runner.run(_work_async(app, how))
+    else:
+        code = _work_blocking(app, how)
     if health is not None:
         health.stop()
     sys.exit(code)
+
+
+def _collect_seldom() -> None:
+    """Have the collector of cycles look less often: a run leaves none, and what was imported stays for ever.
+
+    Measured with runs of one step: it took a tenth of the worker's time, looking through what lives anyway.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 def await_database(url: str, *, seconds: float = WAIT_FOR_DATABASE) -> None:

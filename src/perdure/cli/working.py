@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Final, Self
 
 import click
 
+from perdure.cli.exits import Exit, Failure
 from perdure.cli.family import environment_of
 from perdure.cli.health import LOOPBACK, HealthServer
 from perdure.cli.limits import Limits, follow_parent, keep
@@ -39,6 +41,13 @@ def worker_options(command: C) -> C:
         click.option("--threads", type=click.IntRange(1), help="Threads for blocking code."),
         click.option(
             "--grace", metavar="DURATION", type=span, help="How long runs may take to end, when told to stop."
+        ),
+        click.option(
+            "--loop",
+            type=click.Choice(("auto", "asyncio", "uvloop")),
+            default="auto",
+            show_default=True,
+            help="Event loop of an async app; auto is uvloop where it is installed.",
         ),
         click.option("--processes", type=click.IntRange(1, 512), help="Work in so many processes."),
         click.option(
@@ -91,6 +100,7 @@ class How:
         limits: when it stops by itself.
         health: host and port for probes.
         child: whether it was started by a parent, which holds the other end of its standard input.
+        loop: which event loop an async app gets.
     """
 
     listen: Sequence[str] | None
@@ -101,6 +111,7 @@ class How:
     limits: Limits
     health: tuple[str, int] | None
     child: bool
+    loop: str
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -116,7 +127,7 @@ class How:
         )
         own = {
             name: options[name]
-            for name in ("concurrency", "threads", "grace", "processes", "health", "child")
+            for name in ("concurrency", "threads", "grace", "processes", "health", "child", "loop")
         }
         return cls(listen=options["listen"] or None, limits=limits, **own)
 
@@ -134,6 +145,7 @@ class How:
         }
         options = [f"{name}={value}" for name, value in numbers.items() if value is not None]
         options += [f"--listen={queue}" for queue in self.listen or ()]
+        options += [f"--loop={self.loop}"]
         options += ["--until-idle"] if self.limits.until_idle else []
 
         def command(place: int) -> tuple[list[str], dict[str, str]]:
@@ -145,6 +157,24 @@ class How:
             return [*line, "--", target], environment_of(place)
 
         return command
+
+    def loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
+        """What makes the event loop; None is what asyncio makes.
+
+        Raises:
+            Failure: uvloop is asked for, and is not installed.
+        """
+        if self.loop == "asyncio":
+            return None
+        try:
+            import uvloop
+        except ImportError:
+            if self.loop == "auto":
+                return None
+            raise Failure(
+                Exit.USAGE, "--loop uvloop: it is not installed; pip install 'perdure[uvloop]'"
+            ) from None
+        return uvloop.new_event_loop
 
     def serve_health(self, app: App) -> HealthServer | None:
         """Answer probes, if that was asked for; of the app, once it is open."""
