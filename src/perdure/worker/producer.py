@@ -33,10 +33,10 @@ SOONEST: Final = 0.02
 CLAIM_AT_ONCE: Final = 100
 LOOK_SECONDS: Final = 0.5
 """How long a look will do while claims find all that there is room for."""
-SLOW_LOOK: Final = 0.02
-"""Seconds. Behind dead rows, which a snapshot can hold for hours, a full look takes longer, up to some seconds."""
+SLOW_LOOK: Final = 0.05
+"""Seconds. Behind dead rows, which a snapshot can hold for hours, full looks take longer, up to some seconds."""
 LOOK_SHARE: Final = 10
-"""Then full looks take at most a tenth of the time; those in between are quick."""
+"""Where two in a row did, they take at most a tenth of the time from now on; those in between are quick."""
 FEW_GROUPS: Final = 10
 """Where there was work in more of them, a hint is no reason to try them all."""
 SUSPECTS_PATIENCE: Final = 30
@@ -59,7 +59,8 @@ class Producer(Service):
         self._found: Look | None = None
         self._last: Look | None = None
         self._hinted = self._drained = False
-        self._look_at = self._full_look_at = 0.0
+        self._look_at = self._full_look_at = self._full_look_took = 0.0
+        self._unanswered = False
 
     def freed(self) -> None:
         """A run has left memory: there may be room again."""
@@ -84,7 +85,7 @@ class Producer(Service):
             # What has come is mostly of the same kind as what was there last, and a look takes its time too. Only while
             # nothing waits, or it would go before what is more urgent.
             self._take(incarnation, self._last, suspects=False)
-        found, fresh = self._look(incarnation)
+        found, fresh = self._look(incarnation, hinted=hinted)
         suspects = not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0
         took, limit = self._take(incarnation, found, suspects=suspects)
         self._drained = took < limit
@@ -104,13 +105,14 @@ class Producer(Service):
         self._look_at = 0.0
         self.wake()
 
-    def _look(self, incarnation: Incarnation) -> tuple[Look, bool]:
+    def _look(self, incarnation: Incarnation, *, hinted: bool) -> tuple[Look, bool]:
         """Look for work; or, where the last claim had all that there was room for, what was found a moment ago will do."""
         found, self._found = self._found, None
         began = time.monotonic()
         if found is not None and began < self._look_at:
             return found, False
         quick = began < self._full_look_at
+        self._unanswered = quick and (hinted or self._unanswered)
         queues, connection = self._engine.settings.queues, self._connected()
         connection.answer_within = (
             ANSWER_WITHIN  # a claim is waited for as long as the lease allows, a look needs no lease
@@ -119,8 +121,9 @@ class Producer(Service):
         connection.answer_within = self._engine.settings.lease / 2
         ended = time.monotonic()
         self._look_at = ended + LOOK_SECONDS
-        if not quick and ended - began > SLOW_LOOK:
-            self._full_look_at = ended + LOOK_SHARE * (ended - began)
+        if not quick:
+            took, self._full_look_took = min(ended - began, self._full_look_took), ended - began
+            self._full_look_at = ended + LOOK_SHARE * took if took > SLOW_LOOK else 0.0
         free = {group: since for group, since in found.groups.items() if not self.claimer.limited(group[0])}
         if 0 < len(free) <= FEW_GROUPS:
             self._last = replace(found, groups=free)
@@ -156,6 +159,8 @@ class Producer(Service):
     def _pause(self, found: Look) -> float | None:
         """Seconds until the next look: whoever wakes next is not to wait for the poll after."""
         soonest = [due for due in (found.next_due, self.claimer.again) if due is not None]
+        if self._unanswered:  # what a hint meant a quick look may not have found
+            soonest.append(self._full_look_at - time.monotonic())
         return min(self.interval, *(max(SOONEST, due) for due in soonest)) if soonest else None
 
     def lost(self) -> None:
