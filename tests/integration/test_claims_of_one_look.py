@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
 import pytest
 
-from perdure.store.claiming import Claimant
+from perdure import sync
+from perdure.store.claiming import Claimant, Look
 from perdure.worker.claimer import Claimer
 from tests.protocol_tools import RawWorker, start_of
 
@@ -73,3 +77,35 @@ def test_quick_look_leaves_what_became_due_long_ago_to_a_full_one(database_url: 
             for quick in (True, False)
         ]
     assert woken == [0, 1]
+
+
+def test_looks_are_quick_only_after_two_slow_ones_in_a_row_and_for_their_share_of_the_time(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single slow one, such as the first, changes nothing; and what a hint meant is looked for as soon as it may be."""
+    now, costs, quick_looks = [1000.0], iter((0.5, 0.01, 0.4, 0.3, 0.01, 0.01, 0.01)), []
+
+    def look(*_: object, quick: bool) -> Look:
+        now[0] += next(costs)
+        quick_looks.append(quick)
+        return Look(datetime.now(UTC), 0, None, {}, False, False, {}, {})
+
+    with sync.Perdure(database_url, worker=False) as app:
+        producer, incarnation = app.engine.producer, app.engine.incarnation
+        monkeypatch.setattr(producer.claimer, "look", look)
+        monkeypatch.setattr("perdure.worker.producer.time", SimpleNamespace(monotonic=lambda: now[0]))
+        for _ in range(4):
+            found, _ = producer._look(incarnation, hinted=False)
+        assert quick_looks == [False] * 4
+        found, _ = producer._look(incarnation, hinted=False)
+        assert (quick_looks[-1], producer._pause(found)) == (True, None)
+        found, _ = producer._look(incarnation, hinted=True)
+        pause = producer._pause(found)
+        assert quick_looks[-1]
+        assert pause == pytest.approx(2.0), "the poll comes before the full look"
+        now[0] += 2.5
+        assert producer._pause(found) == pytest.approx(0.48)
+        now[0] += 0.5
+        producer._look(incarnation, hinted=False)
+        producer.close()
+        assert not quick_looks[-1]
