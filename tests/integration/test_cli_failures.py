@@ -74,6 +74,7 @@ def test_a_schema_that_is_newer(database_url: str, command: list[str]) -> None:
     fails(6, "upgrade perdure here", *command, url=database_url)
 
 
+@pytest.mark.session  # its role: the suite's pooler makes everybody the superuser
 @pytest.mark.postgres
 @LOOKING
 def test_a_role_that_may_not(database_url: str, command: list[str]) -> None:

@@ -62,6 +62,7 @@ def test_client_starts_without_a_fence_and_a_dead_worker_not_at_all(database_url
     assert rows(database_url, "select id, worker from perdure.runs") == [("by-client", None)]
 
 
+@pytest.mark.session
 def test_hinted_work_is_claimed_before_the_next_look(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -365,6 +365,7 @@ def test_ten_thousand_at_once(database_url: str) -> None:
         ]
 
 
+@pytest.mark.session
 def test_an_idle_worker_asks_once_in_twenty_seconds(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

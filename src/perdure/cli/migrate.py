@@ -20,6 +20,7 @@ def migrate(database: str | None, schema: str | None, form: Form) -> None:
     Applies the numbered migrations that are missing, in one transaction; several at a time wait for each
     other. A schema that is newer than this version of perdure is refused.
     """
+    from perdure.app.settings import setting, truth
     from perdure.store.database import Database
     from perdure.store.migrate import migrate as bring_up
 
@@ -29,7 +30,7 @@ def migrate(database: str | None, schema: str | None, form: Form) -> None:
     if schema is None:
         schema = os.environ.get("PERDURE_SCHEMA") or "perdure"
     with settings_refused():
-        store = Database(url, schema)
+        store = Database(url, schema, pooler=setting("transaction_pooler", None, False, truth))
     store.open()
     try:
         applied = bring_up(store)
