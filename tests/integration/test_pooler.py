@@ -14,6 +14,7 @@ import perdure
 from perdure import Retention, Topic, WorkflowCancelled, step, sync, transaction, workflow
 from perdure.testing import Clock
 from tests.api_tools import on_loop, rows, until
+from tests.cli_tools import perdure as command
 from tests.cli_tools import worker
 
 pytestmark = pytest.mark.postgres
@@ -135,3 +136,11 @@ def test_pruning_works_through_it(url: str) -> None:
         with Clock(url) as clock:
             clock.advance(timedelta(days=1))
             assert app.runs.prune().runs == 1
+
+
+def test_the_command_line_migrates_and_starts_through_a_pooler(pooled_url: str) -> None:
+    """Told by the variable, as everything else is."""
+    told = {"PERDURE_TRANSACTION_POOLER": "yes"}
+    for arguments in (["migrate"], ["start", "pooled.nobody", "--id", "one"], ["show", "one"]):
+        ended = command(*arguments, url=pooled_url, **told)
+        assert (ended.returncode, ended.stderr) == (0, "")
