@@ -109,3 +109,20 @@ def test_looks_are_quick_only_after_two_slow_ones_in_a_row_and_for_their_share_o
         producer._look(incarnation, hinted=False)
         producer.close()
         assert not quick_looks[-1]
+
+
+def test_behind_a_late_run_claims_go_on_where_they_were(database_url: str) -> None:
+    """It arrived long ago and woke now: what was passed on the way to it is not passed again."""
+    with RawWorker(database_url) as owner:
+        for number in range(3):
+            owner.write(start_of(owner.key(), f"early-{number}", options='{"queue": "default"}'))
+        claimer, who = Claimer(owner.database), Claimant(owner.number, ["attacked"], None)
+        found = claimer.look(owner.connection, owner.number, ["default"])
+        assert len(claimer.claim(owner.connection, who, found, 10)) == 3
+        (furthest,) = claimer._since.values()
+        for statement in WOKEN.replace(":arrival", "0").replace(":ago", "3").split(";"):
+            owner.connection.execute(statement.encode())
+        found = claimer.look(owner.connection, owner.number, ["default"], quick=True)
+        assert list(claimer._since.values()) == [0]
+        assert [run.id for run in claimer.claim(owner.connection, who, found, 10)] == ["r1"]
+        assert list(claimer._since.values()) == [furthest]

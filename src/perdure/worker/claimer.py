@@ -38,6 +38,8 @@ class Claimer:
         self._turns = Turns()
         self._since: dict[Group, int] = {}
         """From which arrival on each group is claimed: what was before it is gone, though its entries are in the index still."""
+        self._furthest: dict[Group, int] = {}
+        """The last arrival that was claimed of each group: behind a late one, which had to be gone back for, it goes on there."""
         self._cursors: dict[str, tuple[int, str]] = {}
         self._limits: dict[str, Limits] = {}
         self._limited_first = False
@@ -70,7 +72,9 @@ class Claimer:
             known = {(queue, priority, key): since for (queue, priority, key), since in self._since.items()}
             return replace(found, groups=known)
         while len(self._since) > max(KNOWN_GROUPS, len(found.groups)):
-            del self._since[next(iter(self._since))]
+            forgotten = next(iter(self._since))
+            del self._since[forgotten]
+            self._furthest.pop(forgotten, None)
         for queue in queues:
             start = self._cursors.pop(queue, (LOWEST, ""))
             seen = sorted((priority, key) for name, priority, key in found.groups if name == queue)
@@ -97,6 +101,7 @@ class Claimer:
                 who,
                 self._turns,
                 self._since,
+                self._furthest,
                 room - len(runs),
                 suspects=suspects,
                 counted=limited,
@@ -146,13 +151,15 @@ class _Claim:
         who: Claimant,
         turns: Turns,
         since: dict[Group, int],
+        furthest: dict[Group, int],
         room: int,
         *,
         suspects: bool,
         counted: bool,
     ) -> None:
         self._database, self.connection, self.who, self._turns = database, connection, who, turns
-        self._since, self._room, self._suspects, self._counted = since, room, suspects, counted
+        self._since, self._furthest, self._room = since, furthest, room
+        self._suspects, self._counted = suspects, counted
         self.runs: list[ClaimedRun] = []
 
     def of(self, offers: Sequence[Offer], budgets: dict[Any, int], mode: int) -> None:
@@ -172,6 +179,8 @@ class _Claim:
             for offer, _ in chosen:
                 self._turns.took(offer, got[offer.group])
             spent = {offer.group for offer, quota in chosen if got[offer.group] < quota}
+            for group in spent & self._furthest.keys():
+                since[group] = self._furthest[group]  # all that is before it has been passed just now
             offers = [offer for offer in offers if offer.group not in spent]
 
     def _note(self, found: Iterable[ClaimedRun], budgets: dict[Any, int], since: dict[Group, int]) -> None:
@@ -181,6 +190,7 @@ class _Claim:
             queue, _, key = group = Group(*run.group)
             # Not the one after it: runs that no queue was named for have no arrival of their own.
             since[group] = run.arrival
+            self._furthest[group] = max(run.arrival, self._furthest.get(group, run.arrival))
             for place in (queue, (queue, key)):
                 if place in budgets:
                     budgets[place] -= 1
