@@ -140,7 +140,6 @@ def test_pruning_works_through_it(url: str) -> None:
 
 def test_the_command_line_migrates_and_starts_through_a_pooler(pooled_url: str) -> None:
     """Told by the variable, as everything else is."""
-    told = {"PERDURE_TRANSACTION_POOLER": "yes"}
     for arguments in (["migrate"], ["start", "pooled.nobody", "--id", "one"], ["show", "one"]):
-        ended = command(*arguments, url=pooled_url, **told)
+        ended = command(*arguments, url=pooled_url, PERDURE_TRANSACTION_POOLER="yes")
         assert (ended.returncode, ended.stderr) == (0, "")
