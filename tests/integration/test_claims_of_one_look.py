@@ -126,3 +126,19 @@ def test_behind_a_late_run_claims_go_on_where_they_were(database_url: str) -> No
         assert list(claimer._since.values()) == [0]
         assert [run.id for run in claimer.claim(owner.connection, who, found, 10)] == ["r1"]
         assert list(claimer._since.values()) == [furthest]
+
+
+def test_a_suspect_is_claimed_though_later_runs_of_its_group_were(database_url: str) -> None:
+    """It has seen two workers die: claimed by itself, from where it arrived, not from where the others have come to."""
+    with RawWorker(database_url) as owner:
+        for number in range(3):
+            owner.write(start_of(owner.key(), f"early-{number}", options='{"queue": "default"}'))
+        claimer, who = Claimer(owner.database), Claimant(owner.number, ["attacked"], None)
+        claimer.claim(owner.connection, who, claimer.look(owner.connection, owner.number, ["default"]), 10)
+        owner.connection.execute(
+            "update perdure.live set status = 2, worker = null, recoveries = 2 where key = (select min(key) from perdure.live)"
+        )
+        found = claimer.look(owner.connection, owner.number, ["default"])
+        assert not claimer.claim(owner.connection, who, found, 10)
+        suspects = claimer.claim(owner.connection, who, found, 1, suspects=True)
+    assert [run.id for run in suspects] == ["early-0"]

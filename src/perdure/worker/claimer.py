@@ -89,6 +89,9 @@ class Claimer:
         """Claim up to `room` runs of the groups that a look found, with their histories."""
         self.again = None
         groups = [Group(*group) for group in found.groups]
+        since, furthest = self._since, self._furthest
+        if suspects:  # which the others were claimed past: from where the look found the first
+            since, furthest = {Group(*group): arrival for group, arrival in found.groups.items()}, {}
         runs: list[ClaimedRun] = []
         self._limited_first = not self._limited_first
         for limited in (self._limited_first, not self._limited_first):
@@ -100,8 +103,8 @@ class Claimer:
                 connection,
                 who,
                 self._turns,
-                self._since,
-                self._furthest,
+                since,
+                furthest,
                 room - len(runs),
                 suspects=suspects,
                 counted=limited,
