@@ -111,7 +111,9 @@ def test_a_number_that_no_worker_has(database_url: str) -> None:
         with pytest.raises(TypeError, match="number must be"):
             client.workers.pause("here")  # type: ignore[arg-type]
         missing = command("workers", "drain", "4711", url=database_url)
+        before = command("workers", "--database", "postgresql://x/y", "drain", "4711", url=database_url)
     assert (missing.returncode, "no worker 4711 lives" in missing.stderr) == (3, True)
+    assert (before.returncode, "write options behind drain" in before.stderr) == (2, True)
 
 
 @on_loop

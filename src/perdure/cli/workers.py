@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from perdure.cli.exits import Exit, Failure
 from perdure.cli.opening import client
@@ -27,7 +28,12 @@ from perdure.models import WorkerInfo
 @click.pass_context
 def workers(context: click.Context, gone: int, database: str | None, schema: str | None, form: Form) -> None:
     """List the workers that live, on whatever machines, with the runs that each has; pause, resume or drain one."""
-    if context.invoked_subcommand is not None:
+    if (command := context.invoked_subcommand) is not None:
+        for name in ("gone", "database", "schema", "form"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(
+                    f"what comes before {command} is not for it: write options behind {command}"
+                )
         return
     with client(database, schema) as app:
         found = app.workers.list(gone=gone)

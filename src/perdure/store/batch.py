@@ -65,8 +65,9 @@ from perdure.store.records import (
 
 FENCED_STATE: Final = "PD001"
 SMALL: Final = 20
-_PLANNED_ONCE: Final = frozenset({StartRecord, MessageRecord, SendRecord})
 """Records up to which a plan for any number of rows is as good as one for this number."""
+_PLANNED_ONCE: Final = frozenset({StartRecord, MessageRecord, SendRecord})
+"""What takes longer to plan than to do."""
 R = TypeVar("R", bound=Record)
 
 
@@ -89,7 +90,7 @@ class Batch:
 
     @property
     def planned_once(self) -> bool:
-        """Whether its statements are planned for any values: small ones, which would take longer to plan than to do."""
+        """Whether its statements are planned once for any number of rows."""
         return self.size < SMALL and not _PLANNED_ONCE.isdisjoint(self._rows)
 
     def only(self) -> tuple[type[Record], ...]:
@@ -164,7 +165,7 @@ class BatchWriter:
         try:
             with connection.pipeline():
                 connection.execute("begin")
-                # Postgres plans the statements that send anew for each size of array, which costs more than they do.
+                # Postgres plans the statements that send or start anew for each size of array, which costs more than they do.
                 settings = {
                     "lock_timeout": f"{max(1, int(lock_timeout * 1000))}ms",
                     "plans": "force_generic_plan" if batch.planned_once else "auto",

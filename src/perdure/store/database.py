@@ -31,10 +31,10 @@ T = TypeVar("T")
 MAX_CONNECTIONS: Final = 8
 MAX_CHANNEL_BYTES: Final = 64
 TRY_FOR: Final = 30.0
+"""Seconds for which a command is repeated while the database is away, before its caller is told."""
 PLAN_ONCE: Final = " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
 """For statements with arrays, which Postgres would plan anew each time: a claim takes 0.5 ms, and 1.2 to plan. A plan that
 is made while the tables are empty is to be right for a million rows, so it may only follow indexes."""
-"""Seconds for which a command is repeated while the database is away, before its caller is told."""
 
 
 # libpq gives no SQLSTATE with a refused connection: these are its words for what no waiting mends.

@@ -95,9 +95,8 @@ def _prepare(connection: Connection, name: str, statement: str) -> Plan:
     text = _PARAMETER.sub(number, statement)
     key = f"perdure_{name}".encode()
     connection.pgconn.send_prepare(key, text.encode())
-    with suppress(
-        psycopg.errors.DuplicatePreparedStatement
-    ):  # an earlier try was cut off behind this: the text is the same
+    # It may be there, if an earlier try was cut off behind this: the text is the same.
+    with suppress(psycopg.errors.DuplicatePreparedStatement):
         _answer(connection, ExecStatus.COMMAND_OK)
     connection.pgconn.send_describe_prepared(key)
     described = _answer(connection, ExecStatus.COMMAND_OK)

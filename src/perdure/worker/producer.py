@@ -114,9 +114,8 @@ class Producer(Service):
         quick = began < self._full_look_at
         self._unanswered = quick and (hinted or self._unanswered)
         queues, connection = self._engine.settings.queues, self._connected()
-        connection.answer_within = (
-            ANSWER_WITHIN  # a claim is waited for as long as the lease allows, a look needs no lease
-        )
+        # A claim is waited for as long as the lease allows; a look needs no lease.
+        connection.answer_within = ANSWER_WITHIN
         found = self.claimer.look(connection, incarnation.worker, queues, quick=quick)
         connection.answer_within = self._engine.settings.lease / 2
         ended = time.monotonic()
