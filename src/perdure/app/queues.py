@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from perdure.app.draining import LOOK_AGAIN, still_running, until_of
 from perdure.client import blocking, on_loop
-from perdure.errors import WaitTimeout
-from perdure.models import Duration, seconds_of
+from perdure.models import Duration
 from perdure.queues import QueueInfo, limits_of
 
 if TYPE_CHECKING:
     from perdure.app.base import BaseApp
-
-LOOK_AGAIN: Final = 0.2
-"""Seconds between looks while a queue is drained."""
 
 
 class Queues:
@@ -63,7 +59,7 @@ class Queues:
         Raises:
             WaitTimeout: some still run.
         """
-        until = _until(timeout)
+        until = until_of(timeout)
         await self.pause(name)
         while _running(await self.get(name), name, until):  # noqa: ASYNC110  (other processes end runs too)
             await asyncio.sleep(LOOK_AGAIN)
@@ -101,7 +97,7 @@ class BlockingQueues:
 
     def drain(self, name: str, timeout: Duration | None = None) -> None:
         """Pause a queue, and wait until none of its runs is running; see `Queues.drain`."""
-        until = _until(timeout)
+        until = until_of(timeout)
         self.pause(name)
         while _running(self.get(name), name, until):
             threading.Event().wait(LOOK_AGAIN)
@@ -115,13 +111,6 @@ def _first(found: Any) -> QueueInfo | None:
     return found[0] if found else None
 
 
-def _until(timeout: Duration | None) -> float | None:
-    return None if timeout is None else time.monotonic() + seconds_of(timeout, "timeout=")
-
-
 def _running(queue: QueueInfo | None, name: str, until: float | None) -> bool:
-    if queue is None or not queue.running:
-        return False
-    if until is not None and time.monotonic() > until:
-        raise WaitTimeout(f"{queue.running} runs of queue {name!r} still run; it is paused")
-    return True
+    running = queue.running if queue is not None else 0
+    return still_running(running, until, f"{running} runs of queue {name!r} still run; it is paused")

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
+from perdure.app.draining import LOOK_AGAIN, still_running, until_of
 from perdure.arguments import count
 from perdure.client import blocking, on_loop, read
-from perdure.errors import WaitTimeout
-from perdure.models import Duration, WorkerInfo, seconds_of
+from perdure.models import Duration, WorkerInfo
 from perdure.store import workers as stored
 
 if TYPE_CHECKING:
     from perdure.app.base import BaseApp
     from perdure.client import Operation
-
-LOOK_AGAIN: Final = 0.2
-"""Seconds between looks while a worker is drained."""
 
 
 def _listing(app: BaseApp, gone: int) -> Operation:
@@ -86,7 +82,7 @@ class Workers:
                 if worker.host == "node-7":
                     await app.workers.drain(worker.number, timeout=600)
         """
-        until = _until(timeout)
+        until = until_of(timeout)
         known = await self.pause(number)
         while _running(await self.list(), number, until):  # noqa: ASYNC110  (another process ends them)
             await asyncio.sleep(LOOK_AGAIN)
@@ -113,19 +109,13 @@ class BlockingWorkers:
 
     def drain(self, number: int, timeout: Duration | None = None) -> bool:
         """Pause a worker, and wait until it has no run; see `Workers.drain`."""
-        until = _until(timeout)
+        until = until_of(timeout)
         known = self.pause(number)
         while _running(self.list(), number, until):
             threading.Event().wait(LOOK_AGAIN)
         return known
 
 
-def _until(timeout: Duration | None) -> float | None:
-    return None if timeout is None else time.monotonic() + seconds_of(timeout, "timeout=")
-
-
 def _running(workers: list[WorkerInfo], number: int, until: float | None) -> bool:
     running = sum(worker.running for worker in workers if worker.number == number)
-    if running and until is not None and time.monotonic() > until:
-        raise WaitTimeout(f"worker {number} still has {running} runs; it is paused")
-    return running > 0
+    return still_running(running, until, f"worker {number} still has {running} runs; it is paused")
