@@ -87,4 +87,5 @@ class StartOptions:
     @property
     def queued(self) -> bool:
         """Whether it has to go by a queue; else it runs here, if it can."""
-        return any(each is not None for each in (self.queue, self.delay, self.key, self.dedup, self.expires))
+        at_once = self.queue is None and self.delay is None and self.expires is None
+        return not at_once or self.key is not None or self.dedup is not None

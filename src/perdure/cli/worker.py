@@ -72,7 +72,7 @@ def worker(target: str, log_level: str, database: str | None, schema: str | None
     health = how.serve_health(app)
     if app.url is not None:
         await_database(app.url)
-    _collect_seldom()
+    collect_seldom()
     if isinstance(app, Perdure):
         with asyncio.Runner(loop_factory=how.loop_factory()) as runner:
             code = runner.run(_work_async(app, how))
@@ -83,7 +83,7 @@ def worker(target: str, log_level: str, database: str | None, schema: str | None
     sys.exit(code)
 
 
-def _collect_seldom() -> None:
+def collect_seldom() -> None:
     """Have the collector of cycles look less often: a run leaves none, and what was imported stays for ever.
 
     Measured with runs of one step: a tenth more of them a second.

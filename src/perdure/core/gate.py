@@ -138,8 +138,8 @@ class Gate:
     )
 
     def __init__(self, records: Iterable[Recorded] = ()) -> None:
-        self._records = {record.position: record for record in records}
-        self._groups = _in_groups(self._records.values())
+        self._records = {record.position: record for record in records} if records else {}
+        self._groups = _in_groups(self._records.values()) if records else deque()
         self.group = self._groups[-1][0].group or 0 if self._groups else 0
         """Number of the last group."""
         self._asked: dict[str, Call] = {}
@@ -317,13 +317,12 @@ class Gate:
 
 def _in_groups(records: Collection[Recorded]) -> deque[list[Recorded]]:
     groups: deque[list[Recorded]] = deque()
-    if records:
-        grouped = [record for record in records if record.group is not None]
-        for record in sorted(grouped, key=lambda record: (record.group, record.order)):
-            if groups and groups[-1][0].group == record.group:
-                groups[-1].append(record)
-            else:
-                groups.append([record])
+    grouped = [record for record in records if record.group is not None]
+    for record in sorted(grouped, key=lambda record: (record.group, record.order)):
+        if groups and groups[-1][0].group == record.group:
+            groups[-1].append(record)
+        else:
+            groups.append([record])
     return groups
 
 

@@ -174,6 +174,8 @@ class LoopHost:
 
     def _end_branches(self) -> None:
         """Branches that outlive their workflow have nobody to report to."""
+        if self.run.alone and not self._bodies:
+            return
         for call in self.run.gate.parked_calls():
             self.run.gate.withdraw(call)
         for task in list(self._bodies):

@@ -181,7 +181,7 @@ class Run:
 
     def check_open(self) -> None:
         """Raise if the code of this run must not go on."""
-        if self.left:
+        if self.leaving is not None and self.left:
             self.closed = True
         if self.closed or self.fatal is not None:
             raise Unwind

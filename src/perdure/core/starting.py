@@ -299,12 +299,12 @@ def start_record(
 ) -> StartRecord:
     """The record of a start; a plain one, which is most of them, has no options."""
     extra = stored_options(runtime, what, here=here is not None, parent=parent)
-    if parent is None and runtime.is_sized(extra.get("queue")):
+    sized = parent is None and runtime.is_sized(extra.get("queue"))
+    if sized:
         extra["sized"] = True
     text = msgspec.json.encode(extra).decode() if extra else None
     supersede = what.options.on_conflict == "restart_if_failed"
     record = StartRecord(key, id, what.workflow, what.input, text, parent, supersede)
-    sized = parent is None and runtime.is_sized(extra.get("queue"))
     record.queue, record.dedup, record.sized = extra.get("queue"), what.options.dedup, sized
     record.contested = what.options.id is not None or record.dedup is not None or sized
     return record

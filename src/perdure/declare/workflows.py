@@ -38,7 +38,7 @@ from perdure.core.drive import drive, drive_blocking
 from perdure.core.middleware import context_of_start
 from perdure.core.registry import WorkflowDefinition, name_of, register
 from perdure.core.starting import Start
-from perdure.declare.calls import child_call, direct_call
+from perdure.declare.calls import called, called_blocking, child_call
 from perdure.declare.function import Decorated, unwrapped
 from perdure.errors import DefinitionError, PerdureError, WrongColour
 from perdure.models import Duration, ParentClose, seconds_of
@@ -111,11 +111,10 @@ class Startable(Decorated[P, R]):
         """What a call with these arguments starts; wrong ones raise here, in the caller."""
         signature = self.definition.signature
         signature.bind(args, kwargs)
-        receiver = None
+        name, runtime, receiver = self.definition.name, current_app().runtime, None
         if self.definition.method == "instance":
-            receiver = current_app().runtime.name_of_instance(*self.received(()))
+            receiver = runtime.name_of_instance(*self.received(()))
         stored = check_size(signature.encode_call(args, kwargs, receiver), what="the arguments")
-        name, runtime = self.definition.name, current_app().runtime
         context = context_of_start(runtime, name, self.chosen.id)
         return Start(name, stored, self.chosen, self.definition, context)
 
@@ -192,7 +191,7 @@ class AsyncStartable(Startable[P, R]):
         branch = current.get()
         if branch is not None:
             return cast("R", await drive(child_call(branch, what), branch.run.runtime, branch.run.host))
-        return cast("R", await drive(direct_call(what), current_app().runtime))
+        return cast("R", await called(what))
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, Handle[R]]:
         """Start a run in the background and return its handle, once the start is durable."""
@@ -243,7 +242,7 @@ class BlockingStartable(Startable[P, R]):
                     f"{self.__qualname__}, ...)).result()` ({where()})"
                 )
             return cast("R", drive_blocking(child_call(branch, what), branch.run.runtime, branch.run.host))
-        return cast("R", drive_blocking(direct_call(what, here=True), current_app().runtime))
+        return cast("R", called_blocking(what))
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> BlockingHandle[R]:
         """Start a run in the background and return its handle, once the start is durable."""

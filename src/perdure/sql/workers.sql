@@ -105,5 +105,5 @@ union all
 update {schema}.workers set paused = %(paused)s where id = %(worker)s returning id
 
 -- name: hint
--- Tell listeners that there may be something to do; lost hints cost only time.
-select pg_notify(%(channel)s, %(payload)s)
+-- Tell listeners that there may be something to do; lost hints cost only time, so nobody waits for the disk.
+select pg_notify(%(channel)s, %(payload)s) from (select set_config('synchronous_commit', 'off', true)) as setting

@@ -86,7 +86,11 @@ class Batch:
 
     def of(self, kind: type[R]) -> list[R]:
         """The records of one kind."""
-        return cast("list[R]", self._rows.get(kind, []))
+        return self._rows.get(kind, [])
+
+    def has_but(self, kinds: frozenset[type[Record]]) -> bool:
+        """Whether it has records of other kinds."""
+        return not self._rows.keys() <= kinds
 
     @property
     def planned_once(self) -> bool:

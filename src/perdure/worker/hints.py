@@ -15,15 +15,21 @@ from perdure.store import claims
 from perdure.store.batch import Batch
 from perdure.store.entities import CommandRecord
 from perdure.store.records import (
+    AnsweredWait,
     ContinueRecord,
     EndRecord,
     EventRecord,
     HandOver,
+    IntentRecord,
     MessageRecord,
     Park,
+    ProgressRecord,
+    PutAway,
     SendRecord,
     StartRecord,
+    StepRecord,
     StreamRecord,
+    WaitRecord,
 )
 from perdure.worker.service import Service
 
@@ -34,6 +40,10 @@ GATHER_SECONDS: Final = 0.003
 WAITERS_SECONDS: Final = 0.02
 """For so long ends gather before the runs that were put away to wait for them are looked for: one statement instead of
 one for each commit, which took a tenth of a run's time, one at a time."""
+_NOBODYS_NEWS: Final = frozenset(
+    {StepRecord, WaitRecord, AnsweredWait, IntentRecord, ProgressRecord, PutAway}
+)
+"""What a run records for itself, and nobody else waits for."""
 WORK, ENDED, CANCEL, MAIL, SCHEDULE = "work", "ended", "cancel", "mail", "schedule"
 
 
@@ -54,6 +64,8 @@ class Hints(Service):
 
     def committed(self, batch: Batch) -> None:
         """Look at a batch that was just committed."""
+        if not batch.has_but(_NOBODYS_NEWS):
+            return
         ends = [record.run for record in (*batch.of(EndRecord), *batch.of(Park))]
         parents = [end.run for end in batch.of(EndRecord) if end.parent]
         news = [record.run for record in batch.of(EventRecord)]

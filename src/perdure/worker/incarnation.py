@@ -113,7 +113,9 @@ class Incarnation:
 
     def alive(self) -> bool:
         """Whether the lease holds, by the worker's own count: a courtesy, the fence is the guarantee."""
-        return not self.dead and (not self.owns or boot_time() - self._renewed_at < self._lease)
+        return not self.dead and (
+            not self.owns or time.clock_gettime(_CLOCK) - self._renewed_at < self._lease
+        )
 
     def renewed(self, sent: float, now: datetime) -> None:
         """A renewal was answered."""
@@ -175,9 +177,7 @@ class Incarnation:
         base, at = self._clock_base
         return base + timedelta(seconds=boot_time() - at)
 
-    def monotonic(self) -> float:
-        """Seconds that only go forward."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
 
     def timer(self, run: Run, position: str, seconds: float) -> Signal:
         """Settled once the wait at this position is over by the database's clock."""

@@ -1,0 +1,172 @@
+"""What a run costs, counted in things that do not depend on how fast the machine is.
+
+A limit that is exceeded is a regression to be explained, or mended; one that has become lax is lowered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Self
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+import perdure
+from perdure.sync import Perdure as BlockingPerdure
+from tests.servers import TestServer
+
+STEPS, RUNS, AT_ONCE = 10, 20, 200
+SENT = ("LOG:  execute ", "LOG:  statement: ")
+PREPARED = "LOG:  execute perdure_"
+"""How a statement of the journal's own is logged."""
+MOST_WAL, MOST_CALLS, MOST_CALLS_ON_LOOP = 620, 135, 330
+"""For a step of ten, the run's own share included: bytes. For a blocking step, and for an `async` run of one: calls."""
+
+pytestmark = [pytest.mark.postgres, pytest.mark.session]
+
+
+@perdure.step
+def add(number: int) -> int:
+    return number + 1
+
+
+@perdure.workflow
+def chain(steps: int) -> int:
+    number = 0
+    for _ in range(steps):
+        number = add(number)
+    return number
+
+
+@perdure.step
+async def add_async(number: int) -> int:
+    return number + 1
+
+
+@perdure.workflow
+async def chain_async(steps: int) -> int:
+    number = 0
+    for _ in range(steps):
+        number = await add_async(number)
+    return number
+
+
+@contextmanager
+def logged(server: TestServer, url: str) -> Iterator[list[str]]:
+    """Have the server log the statements of connections that are made from now on; give them after the block."""
+    name, lines = conninfo_to_dict(url)["dbname"], list[str]()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"alter database {name} set log_statement = 'all'".encode())
+    began = len(server.log.read_text())
+    yield lines
+    lines += [
+        line for line in server.log.read_text()[began:].splitlines() if any(word in line for word in SENT)
+    ]
+
+
+def test_each_step_of_a_run_is_one_statement(server: TestServer, database_url: str) -> None:
+    """A start, each step but the last, the last with the end: each is one statement, which is one commit of its own."""
+    with logged(server, database_url) as sent, BlockingPerdure(database_url):
+        for _ in range(RUNS):
+            chain(STEPS)
+    of_runs = [line for line in sent if PREPARED in line]
+    assert len(of_runs) == RUNS * (STEPS + 1), of_runs
+    assert len(sent) < len(of_runs) * 2
+
+
+def test_runs_at_once_share_their_statements(server: TestServer, database_url: str) -> None:
+    """Two hundred runs of one step take a handful of batches, of a handful of statements each."""
+
+    async def run() -> None:
+        async with perdure.Perdure(database_url):
+            await asyncio.gather(*(chain_async(1) for _ in range(AT_ONCE)))
+
+    with logged(server, database_url) as sent:
+        asyncio.run(run())
+    assert len(sent) < AT_ONCE, sent
+
+
+def test_rows_and_log_of_a_run(server: TestServer, database_url: str) -> None:
+    """A row for its birth, one for each step, one for its end; and little of Postgres's own log for them."""
+    with psycopg.connect(database_url, autocommit=True) as connection, BlockingPerdure(database_url):
+        connection.execute("alter system set full_page_writes = off")
+        connection.execute("select pg_reload_conf()")
+        try:
+            chain(STEPS)
+            before = value(connection, "select pg_current_wal_insert_lsn()")
+            for _ in range(10 * RUNS):
+                chain(STEPS)
+            written = value(connection, f"select pg_current_wal_insert_lsn() - '{before}'::pg_lsn")
+        finally:
+            connection.execute("alter system reset full_page_writes")
+            connection.execute("select pg_reload_conf()")
+        runs = 10 * RUNS + 1
+        for table, rows in {
+            "runs": runs,
+            "steps": STEPS * runs,
+            "ends": runs,
+            "live": 0,
+            "waits": 0,
+            "intents": 0,
+        }.items():
+            assert value(connection, f"select count(*) from perdure.{table}") == rows, table
+    assert written / (10 * RUNS) / STEPS <= MOST_WAL
+
+
+def value(connection: psycopg.Connection[Any], query: str) -> Any:
+    row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+class Calls:
+    """Counts the calls of Python functions in all threads that begin while it is on, and in this one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _see(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            self.count += 1
+
+    def __enter__(self) -> Self:
+        threading.setprofile(self._see)
+        sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
+def test_calls_of_a_blocking_step(database_url: str) -> None:
+    """Steps of a blocking run, one at a time: everything is done in the caller's thread."""
+    with Calls() as calls, BlockingPerdure(database_url):
+        chain(STEPS)
+        few = calls.count
+        chain(STEPS)
+        one = calls.count - few
+        before = calls.count
+        chain(10 * STEPS)
+        many = calls.count - before
+    assert (many - one) / (9 * STEPS) <= MOST_CALLS
+
+
+def test_calls_of_an_async_run(database_url: str) -> None:
+    """Runs of one step on an event loop, 200 at once: the loop's thread and the journal's together."""
+
+    async def run() -> float:
+        async with perdure.Perdure(database_url):
+            await asyncio.gather(*(chain_async(1) for _ in range(AT_ONCE)))
+            before = calls.count
+            await asyncio.gather(*(chain_async(1) for _ in range(AT_ONCE)))
+            return (calls.count - before) / AT_ONCE
+
+    with Calls() as calls:
+        assert asyncio.run(run()) <= MOST_CALLS_ON_LOOP
