@@ -165,6 +165,9 @@ def test_counts_of_limits_do_not_pass_what_has_died_since(owner: RawWorker) -> N
         [last] = owner.connection.execute("select last_value from perdure.slots").fetchone() or ()
         through = planned(owner.connection, statement, {"queue": ["q"], "since": [0]}, times=1)
         behind = planned(owner.connection, statement, {"queue": ["q"], "since": [last]}, times=1)
-    assert not behind.scanned & {"live", "runs"}
+        held: dict[str, Any] = {"key": list(range(-400_100, -400_000)), "slot": [1] * 100}
+        left = planned(owner.connection, owner.database.statements["slots_left"], held, times=1)
+    assert not (behind.scanned | left.scanned) & {"live", "runs"}
+    assert (left.rows, left.buffers < 100 * 10) == (100, True)
     assert behind.buffers < 50
     assert through.buffers > 1000
