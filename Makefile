@@ -104,8 +104,8 @@ check-imports: $(STAMP)
 check-shape: $(STAMP)
 	$(BIN)/python -m pytest -q tests/unit/test_shape.py tests/typing
 
-bench: $(STAMP) ## the first benchmark, in its short form
-	@$(BIN)/python benchmarks/bench.py --quick $(ARGS)
+bench: $(STAMP) ## perdure beside its peers and the limits: most of an hour; with ARGS=--quick, three minutes
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 soak: $(STAMP) ## an hour of mixed load while a snapshot is held open: does it slow down?
 	@$(BIN)/python benchmarks/soak.py $(ARGS)

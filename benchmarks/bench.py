@@ -1,20 +1,23 @@
-"""The first benchmark: what a durable run costs, beside what its commits alone cost.
+"""perdure beside its peers and beside the limits, in one run on one Postgres.
 
-Everything is measured in rounds that take turns, so that a disturbance meets all alike; the table shows
-medians. `README.md` beside this file says how to read it.
+Each contestant is a process of its own; all take turns, round after round, so that a disturbance meets all
+alike, and the tables show medians. `README.md` beside this file says how to read them.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import json
 import os
 import platform
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 # As a script, this folder is first on the path, where our `profile.py` would hide the one Python has.
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -23,118 +26,147 @@ sys.path[0] = str(ROOT)
 import psutil  # type: ignore[import-untyped]  # noqa: E402 - after the path is right
 from rich.console import Console  # noqa: E402
 
-from benchmarks import bare, between, durable  # noqa: E402
-from benchmarks.measures import FULL, MANY, NAIVE, ONE, QUICK, TRANSACTION, Sizes  # noqa: E402
-from benchmarks.results import Results, show, show_cpu  # noqa: E402
+from benchmarks import report  # noqa: E402
+from benchmarks.contestants import registry  # noqa: E402
+from benchmarks.contestants.registry import Contestant, Unavailable, interpreter  # noqa: E402
+from benchmarks.measures import GROUPS  # noqa: E402
+from benchmarks.results import Results  # noqa: E402
 from benchmarks.server import Server, running  # noqa: E402
 
-NAMES: Final = ("one", "many", "transaction", "queue", "idle", "recovery")
-LOCAL: Final = {"one", "many", "transaction"}
+PAGE: Final = ROOT / "benchmarks" / "RESULTS.md"
+SAMPLES: Final = ROOT / "benchmarks" / "results.json"
+LONGEST: Final = 900.0
+"""Seconds that one contestant may take for one round."""
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="three short rounds, below 90 s in all")
-    parser.add_argument("--only", action="append", choices=NAMES, help="this measure only; may be repeated")
-    parser.add_argument("--rounds", type=int, help="another number of rounds")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="perdure, DBOS and the limits, some measures, below three minutes",
+    )
+    keys = [group.key for group in GROUPS]
+    parser.add_argument("--only", action="append", choices=keys, help="these measures only; may be repeated")
+    names = [contestant.module for contestant in registry.ALL]
+    parser.add_argument(
+        "--who", action="append", choices=names, help="these contestants only; may be repeated"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (3)")
+    parser.add_argument("--seconds", type=float, help="for each figure in each round (2; 0.7 if quick)")
     parser.add_argument(
         "--database",
         metavar="URL",
-        help="a server that is there, as a role that may create "
-        "databases; default: a private one, started and removed",
+        help="a server that is there, as a role that may create databases; default: a private one, started and removed",
     )
     parser.add_argument("--save", metavar="FILE", type=Path, help="write all samples to it as JSON")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure what the command line asks for, and print it."""
-    arguments = parse()
-    wanted = set(arguments.only or NAMES)
-    sizes = QUICK if arguments.quick else FULL
-    rounds = arguments.rounds or sizes.rounds
+    """Measure what the command line asks for, print it; a run of everything also writes `RESULTS.md`."""
+    options = parse()
+    wanted = frozenset(options.only or [group.key for group in GROUPS if group.quick or not options.quick])
+    seconds = options.seconds or (0.7 if options.quick else 2.0)
+    modules = options.who or (["ours", "raw", "ceiling", "dbos"] if options.quick else None)
     console, results = Console(), Results()
-    with running(arguments.database) as server, console.status("starting") as status:
-        about = describe(server, rounds)
+    with running(options.database) as server, console.status("setting up") as status:
+        ready = list(set_up([c for c in registry.ALL if not modules or c.module in modules], results))
+        results.about = describe(server, options.rounds, seconds, ready)
         before, began = psutil.cpu_times(), time.monotonic()
-        measure(server, sizes, rounds, wanted, results, status.update)
-        results.notes.append(_weather(before, time.monotonic() - began))
-    console.print("\n".join(about.values()), highlight=False)
-    show(console, "One process", [*ONE.values(), *MANY.values(), NAIVE, TRANSACTION], results)
-    show_cpu(console, [*ONE.values(), *MANY.values()], results)
-    between_rows = [*between.QUEUE.values(), between.IDLE, between.IDLE_CPU, between.LAST_END, between.TAKEN]
-    show(console, "Between processes", between_rows, results)
-    for note in results.notes:
-        console.print(note, style="dim", highlight=False)
-    if arguments.save:
-        results.save(arguments.save, about)
+        for number in range(options.rounds):
+            for contestant, python in ready:
+                if groups := wanted & contestant.groups:
+                    status.update(f"round {number + 1} of {options.rounds}: {contestant.name}")
+                    measure(server, contestant, python, groups, seconds, results)
+        results.notes.append(weather(before, time.monotonic() - began))
+    report.show(console, results)
+    whole = not (options.quick or options.only or options.who)
+    if options.save or whole:
+        results.save(options.save or SAMPLES)
+    if whole:
+        PAGE.write_text(report.markdown(results, "make bench"))
+
+
+def set_up(contestants: list[Contestant], results: Results) -> Iterator[tuple[Contestant, Path]]:
+    """Make the environments that are missing; who cannot have one is noted and left out."""
+    for contestant in contestants:
+        try:
+            yield contestant, interpreter(contestant)
+        except Unavailable as error:
+            results.notes.append(f"{contestant.name} was left out: {error}")
 
 
 def measure(
-    server: Server, sizes: Sizes, rounds: int, wanted: set[str], results: Results, say: Callable[[str], None]
+    server: Server,
+    contestant: Contestant,
+    python: Path,
+    groups: frozenset[str],
+    seconds: float,
+    results: Results,
 ) -> None:
-    """All rounds of what takes turns, then once what takes long."""
-    turns: dict[str, Callable[[str], None]] = {}
-    if wanted & LOCAL:
-        turns["psycopg"] = lambda url: bare.measure(server, url, sizes, results, wanted)
-        for column, factory in loops().items():
-            turns[column] = lambda url, column=column, factory=factory: durable.on_loop(  # type: ignore[misc]
-                server, url, sizes, results, column, factory, wanted
+    """Have one contestant measure one round, in a database of its own."""
+    folder = tempfile.mkdtemp(prefix="perdure-bench-")
+    with server.database() as url:
+        job = {"url": url, "wanted": sorted(groups), "seconds": seconds, "folder": folder}
+        job["servers"] = [server.pid] if server.pid else []
+        command = [str(python), "-m", f"benchmarks.contestants.{contestant.module}", json.dumps(job)]
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST, check=False
             )
-        turns["sync"] = lambda url: durable.in_threads(server, url, sizes, results, wanted)
-    if turns:
-        with server.database() as url:
-            for number in range(rounds):
-                for name, turn in turns.items():
-                    say(f"round {number + 1} of {rounds}: {name}")
-                    turn(url)
-    if "queue" in wanted:
-        with server.database() as url, between.process("serve", url, "15"):
-            for number in range(rounds):
-                say(f"round {number + 1} of {rounds}: through the queue")
-                between.bare_queue(url, sizes.pings, results)
-                asyncio.run(between.queue(url, sizes.pings, results))
-    if "idle" in wanted:
-        say(f"an idle worker, {sizes.idle:g} s")
-        between.idle(server, sizes, results)
-    if "recovery" in wanted:
-        say("recovery")
-        between.recovery(server, sizes, results)
+            said, wrong = done.stdout, done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
+        except subprocess.TimeoutExpired as late:
+            said, wrong = _text(late.stdout), f"not done after {LONGEST:g} s"
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    for line in said.splitlines():
+        if line.startswith("{"):
+            results.add(contestant.name, json.loads(line))
+    if wrong:
+        results.add(contestant.name, {"note": f"failed: {wrong}"})
 
 
-def loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop] | None]:
-    """The event loops to measure on."""
-    found: dict[str, Callable[[], asyncio.AbstractEventLoop] | None] = {"asyncio": None}
-    try:
-        import uvloop
-    except ImportError:
-        return found
-    return found | {"uvloop": uvloop.new_event_loop}
+def _text(output: Any) -> str:
+    return output.decode() if isinstance(output, bytes) else output or ""
 
 
-def describe(server: Server, rounds: int) -> dict[str, str]:
+def describe(
+    server: Server, rounds: int, seconds: float, ready: list[tuple[Contestant, Path]]
+) -> dict[str, str]:
     """What the figures are figures of."""
-    return {
-        "python": f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; "
-        f"load before: {os.getloadavg()[0]:.2f}; medians of {rounds} rounds",
+    memory = psutil.virtual_memory().total / 2**30
+    versions = [requirement for contestant, _ in ready for requirement in contestant.requirements[:1]]
+    about = {
+        "machine": f"{os.cpu_count()} cores of {processor()}, {memory:.0f} GiB; {platform.system()}, Python "
+        f"{platform.python_version()}; load before: {os.getloadavg()[0]:.2f}",
         "server": server.describe(),
+        "how": f"Medians of {rounds} rounds in turns, {seconds:g} s for each figure in each.",
     }
+    return about | ({"peers": f"Peers: {', '.join(versions)}"} if versions else {})
 
 
-def _weather(before: psutil._common.scputimes, seconds: float) -> str:
+def processor() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine()
+    )
+
+
+def weather(before: psutil._common.scputimes, seconds: float) -> str:
     """How busy the machine was: the first thing to look at where figures differ."""
     after = psutil.cpu_times()
-    busy = (
-        sum(after)
-        - sum(before)
-        - (after.idle - before.idle)
-        - (getattr(after, "iowait", 0) - getattr(before, "iowait", 0))
-    )
-    stolen = getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)
-    return (
-        f"Whole machine, in {seconds:.0f} s: {busy / seconds:.2f} cores busy, {stolen / seconds:.2f} stolen."
-    )
+
+    def spent(name: str) -> float:
+        return float(getattr(after, name, 0.0) - getattr(before, name, 0.0))
+
+    busy = sum(after) - sum(before) - spent("idle") - spent("iowait")
+    return f"Whole machine, in {seconds:.0f} s: {busy / seconds:.2f} cores busy, {spent('steal') / seconds:.2f} stolen."
 
 
 if __name__ == "__main__":

@@ -1,70 +1,156 @@
-"""The measures of one process, and how large they are; what crosses processes is in `between.py`."""
+"""What is measured: groups of rows, their units, and what a row means. What is done in each: `contestants/README.md`."""
 
 from __future__ import annotations
 
-import gc
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.results import Results, Row
-from benchmarks.server import Server
 
-AT_ONCE: Final = 200
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measure: its key in the protocol, how tables call it, its unit, whether a larger figure is better."""
 
+    key: str
+    label: str
+    unit: str
+    more_is_better: bool = False
 
-def _steps(number: int) -> str:
-    return "1 step" if number == 1 else f"{number} steps"
-
-
-ONE: Final = {
-    steps: Row(f"one-{steps}", f"one at a time, {_steps(steps)}", "ms a run") for steps in (1, 3, 10)
-}
-MANY: Final = {
-    steps: Row(f"many-{steps}", f"{AT_ONCE} at once, {_steps(steps)}", "runs/s", True) for steps in (1, 3)
-}
-NAIVE: Final = Row("naive-1", "... a commit each", "runs/s", True)
-TRANSACTION: Final = Row("transaction", "transaction step", "ms a step")
+    def times_better(self, one: float, other: float) -> float:
+        """How many times better the first figure is than the other."""
+        if not one or not other:
+            return float("nan")
+        return one / other if self.more_is_better else other / one
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much is done in one round.
+class Group:
+    """Rows that are measured together and stand in one table.
 
     Attributes:
-        rounds: how often everything is measured, in turns.
-        one: runs one at a time, by number of steps.
-        many: runs of each "at once" measure, by number of steps.
-        transactions: transaction steps.
-        pings: runs through the queue.
-        idle: seconds for which an idle worker is watched.
-        killed: runs in the process that is killed.
+        key: as in a job's `wanted`.
+        title: of the table.
+        rows: its columns.
+        quick: whether `--quick` measures it.
+        alone: whether only perdure has it: what the other libraries are not asked for.
     """
 
-    rounds: int
-    one: dict[int, int]
-    many: dict[int, int]
-    transactions: int
-    pings: int
-    idle: float
-    killed: int
+    key: str
+    title: str
+    rows: tuple[Row, ...]
+    quick: bool = False
+    alone: bool = False
 
 
-QUICK: Final = Sizes(3, {1: 150, 3: 80, 10: 30}, {1: 3000, 3: 1500}, 150, 40, 10.0, 200)
-FULL: Final = Sizes(5, {1: 500, 3: 250, 10: 100}, {1: 10_000, 3: 5000}, 500, 100, 30.0, 1000)
+def _rate(key: str, label: str, unit: str = "runs/s") -> Row:
+    return Row(key, label, unit, True)
 
 
-@contextmanager
-def timed(server: Server, results: Results, row: Row, column: str, count: int) -> Iterator[None]:
-    """Time a block that does something so many times, with the CPU it took here and in Postgres."""
-    gc.collect()
-    postgres, python = server.cpu_seconds(), time.process_time()
-    began = time.perf_counter()
-    yield
-    seconds = time.perf_counter() - began
-    python, after = time.process_time() - python, server.cpu_seconds()
-    results.add(row, column, count / seconds if row.more_is_better else seconds / count * 1000)
-    if postgres is not None and after is not None:
-        results.add_cpu(row, column, python / count * 1e6, (after - postgres) / count * 1e6)
+SIZES: Final = ("10k", "100k", "1m")
+
+GROUPS: Final = (
+    Group(
+        "one",
+        "One at a time: each run called after the last has ended",
+        tuple(Row(f"one-{steps}", f"{steps} step{'s' * (steps > 1)}", "ms a run") for steps in (1, 3, 10)),
+        quick=True,
+    ),
+    Group(
+        "many",
+        "200 at once, in one process",
+        (_rate("many-1", "1 step"), _rate("many-3", "3 steps")),
+        quick=True,
+    ),
+    Group(
+        "transaction",
+        "A step that commits together with its own rows",
+        (Row("transaction", "transaction step", "ms"),),
+        quick=True,
+    ),
+    Group(
+        "queue",
+        "Through a queue",
+        (
+            _rate("enqueue-one", "enqueue, one at a time", "jobs/s"),
+            _rate("enqueue-bulk", "enqueue, in bulk", "jobs/s"),
+            _rate("bare-1", "bare jobs, 1 worker", "jobs/s"),
+            _rate("bare-2", "bare jobs, 2 workers", "jobs/s"),
+            _rate("drain-1", "1 step, 1 worker"),
+            _rate("drain-2", "1 step, 2 workers"),
+        ),
+    ),
+    Group(
+        "start",
+        "From enqueue to start, in an idle worker process",
+        (Row("start-50", "p50", "ms"), Row("start-99", "p99", "ms")),
+        quick=True,
+    ),
+    Group(
+        "messages",
+        "Messages: two runs play ping-pong; a client asks a run",
+        (
+            Row("send-50", "send and answer, p50", "ms"),
+            Row("send-99", "p99", "ms"),
+            Row("event-50", "question and event, p50", "ms"),
+            Row("event-99", "p99", "ms"),
+        ),
+    ),
+    Group(
+        "recovery",
+        "1,000 runs of a killed process, from the moment that another may take them to the last one's end",
+        (Row("recovery", "all ended", "s"),),
+    ),
+    Group(
+        "waiting",
+        "10,000 runs asleep for an hour, in one worker",
+        (Row("waiting-10k", "memory", "kB a run"),),
+    ),
+    Group(
+        "cold",
+        "From nothing",
+        (Row("import", "import", "s"), Row("cold", "process start to the first run's end", "s")),
+    ),
+    Group(
+        "objects",
+        "perdure alone: commands of durable objects",
+        (
+            Row("object-one", "one at a time", "ms"),
+            _rate("object-many", "200 at once, to 1,000 objects", "commands/s"),
+            _rate("object-same", "200 at once, to one", "commands/s"),
+        ),
+        alone=True,
+    ),
+    Group(
+        "payload",
+        "perdure alone: runs of one step that takes and returns so much, one at a time",
+        tuple(Row(f"payload-{size}", f"{size} KB", "ms a run") for size in (1, 10, 100)),
+        alone=True,
+    ),
+    Group(
+        "counts",
+        "perdure alone: counts for each step of runs of ten, and of an idle worker",
+        (
+            Row("commits-one", "one at a time", "commits"),
+            Row("wal-one", "one at a time", "bytes of WAL"),
+            Row("commits-many", "200 at once", "commits"),
+            Row("wal-many", "200 at once", "bytes of WAL"),
+            Row("idle", "an idle worker", "transactions/s"),
+        ),
+        alone=True,
+    ),
+    Group(
+        "scaling",
+        "perdure alone: a backlog of runs of one step, drained by so many processes",
+        tuple(_rate(f"workers-{count}", f"{count}") for count in (1, 2, 3, 4)),
+        alone=True,
+    ),
+    Group(
+        "history",
+        "perdure alone: beside so many ended runs, and in front of so many that wait",
+        (
+            *(Row(f"history-{size}", f"{size} ended, one at a time", "ms a run") for size in SIZES),
+            *(_rate(f"history-many-{size}", f"{size} ended, 200 at once") for size in SIZES),
+            *(_rate(f"backlog-{size}", f"{size} waiting, 1 worker") for size in SIZES),
+        ),
+        alone=True,
+    ),
+)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import re
 import sys
 import threading
@@ -33,8 +34,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 import perdure  # noqa: E402
-from benchmarks import durable, programs  # noqa: E402
-from benchmarks.measures import AT_ONCE  # noqa: E402
+from benchmarks import programs  # noqa: E402
+from benchmarks.protocol import AT_ONCE  # noqa: E402
 from benchmarks.server import Server, running  # noqa: E402
 from perdure.sql import load as load_statements  # noqa: E402
 
@@ -81,7 +82,7 @@ def load(options: argparse.Namespace, url: str, measured: Callable[[Work], None]
     """Open an app, warm up, and have `measured` call the load."""
     if options.blocking:
         with perdure.sync.Perdure(url):
-            durable.many_in_threads(5 * AT_ONCE, options.steps)
+            many_in_threads(5 * AT_ONCE, options.steps)
             measured(lambda: _blocking(options))
         return
     factory = None
@@ -93,7 +94,7 @@ def load(options: argparse.Namespace, url: str, measured: Callable[[Work], None]
         app = perdure.Perdure(url)
         runner.run(app.open())
         try:
-            runner.run(durable.many_on_loop(5 * AT_ONCE, options.steps))
+            runner.run(many_on_loop(5 * AT_ONCE, options.steps))
             measured(lambda: runner.run(_awaiting(options)))
         finally:
             runner.run(app.close())
@@ -104,11 +105,43 @@ def _blocking(options: argparse.Namespace) -> None:
         for number in range(options.runs):
             programs.chain_blocking(number, options.steps)
     else:
-        durable.many_in_threads(options.runs, options.steps)
+        many_in_threads(options.runs, options.steps)
 
 
 async def _awaiting(options: argparse.Namespace) -> None:
-    await (durable.one_by_one if options.one else durable.many_on_loop)(options.runs, options.steps)
+    await (one_by_one if options.one else many_on_loop)(options.runs, options.steps)
+
+
+async def one_by_one(count: int, steps: int) -> None:
+    """So many runs, each after the last has ended."""
+    for number in range(count):
+        await programs.chain(number, steps)
+
+
+async def many_on_loop(count: int, steps: int) -> None:
+    """So many runs, 200 at any time."""
+    numbers = iter(range(count))
+
+    async def lane() -> None:
+        for number in numbers:
+            await programs.chain(number, steps)
+
+    await asyncio.gather(*(lane() for _ in range(AT_ONCE)))
+
+
+def many_in_threads(count: int, steps: int) -> None:
+    """So many runs in 200 threads that call the workflow directly."""
+    numbers = itertools.count()
+
+    def lane() -> None:
+        while (number := next(numbers)) < count:
+            programs.chain_blocking(number, steps)
+
+    threads = [threading.Thread(target=lane, daemon=True) for _ in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 # -- the first pass ----------------------------------------------------------------------------------------

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import dataclass
 from typing import Final
 
-from perdure import AsyncConnection, Connection, step, transaction, workflow
+import perdure
+from benchmarks.protocol import Tally
+from perdure import AsyncConnection, Connection, Entity, command, step, transaction, workflow
 
 TABLE: Final = (
     "create table if not exists bench_rows (id bigint generated always as identity, n integer not null)"
@@ -58,40 +61,55 @@ async def insert(connection: AsyncConnection, number: int) -> None:
     await connection.execute(INSERT, (number,))
 
 
-@workflow
-async def inserts(count: int) -> float:
-    """Call a transaction step so many times; return the seconds a call, without the run's start and end."""
-    began = time.perf_counter()
-    for number in range(count):
-        await insert(number)
-    return (time.perf_counter() - began) / count
-
-
 @transaction
 def insert_blocking(connection: Connection, number: int) -> None:
     """Insert one row."""
     connection.execute(INSERT, (number,))
 
 
+@step
+async def echo(text: str) -> str:
+    """Return it."""
+    return text
+
+
 @workflow
-def inserts_blocking(count: int) -> float:
-    """Call a transaction step so many times; return the seconds a call, without the run's start and end."""
-    began = time.perf_counter()
-    for number in range(count):
-        insert_blocking(number)
-    return (time.perf_counter() - began) / count
+async def carry(text: str) -> int:
+    """Have a step return what it is given."""
+    return len(await echo(text))
+
+
+# -- what worker processes run -----------------------------------------------------------------------------
+
+tally: Final = Tally()
+"""What this process has run."""
 
 
 @step
-async def stamp() -> float:
-    """Read the clock that all processes of a machine share."""
-    return time.monotonic()
+async def hit(number: int) -> int:
+    """Count, and add one."""
+    tally.hit()
+    return number + 1
 
 
 @workflow
-async def echo() -> float:
-    """Return when its first step began."""
-    return await stamp()
+async def one_step(number: int) -> int:
+    """A job of one step."""
+    return await hit(number)
+
+
+@workflow
+async def bare(number: int) -> int:
+    """A job without steps."""
+    tally.hit()
+    return number + 1
+
+
+@workflow
+async def stamped(number: int) -> int:
+    """Say at once when it began."""
+    tally.stamp()
+    return number
 
 
 @step
@@ -107,3 +125,56 @@ async def stuck(number: int) -> int:
 async def hostage(number: int) -> int:
     """Record one step, then call one that outlives the process."""
     return await stuck(await add(number))
+
+
+@workflow
+async def asleep(number: int) -> int:
+    """Sleep for an hour."""
+    await perdure.sleep(3600)
+    return number
+
+
+# -- messages and objects ----------------------------------------------------------------------------------
+
+
+@workflow
+async def pong(times: int) -> int:
+    """Answer each message by one."""
+    other = await perdure.receive("begin", type=str)
+    for _ in range(times):
+        await perdure.send(other, "pong", await perdure.receive("ping", type=int))
+    return times
+
+
+@workflow
+async def ping(other: str, own: str, times: int) -> list[float]:
+    """Send and wait for the answer, so many times; return the milliseconds of each."""
+    await perdure.send(other, "begin", own)
+    took = []
+    for number in range(times):
+        began = time.perf_counter()
+        await perdure.send(other, "ping", number)
+        assert await perdure.receive("pong", type=int) == number
+        took.append((time.perf_counter() - began) * 1000)
+    return took
+
+
+@workflow
+async def answering(times: int) -> int:
+    """Receive, and set an event that says so; so many times."""
+    for number in range(times):
+        await perdure.set_event(f"answer-{number}", await perdure.receive("question", type=int))
+    return times
+
+
+@dataclass
+class Counter(Entity):
+    """A durable object."""
+
+    value: int = 0
+
+    @command
+    def add(self, number: int) -> int:
+        """Add to it, and tell what it is now."""
+        self.value += number
+        return self.value

@@ -1,133 +1,101 @@
-"""What was measured: samples by measure and column, their medians, and the tables that show them.
-
-Every figure is shown beside what psycopg alone needs for the same commits in the same run, because only the
-ratio survives a change of machine; absolute figures do not.
-"""
+"""What was measured: samples by row and column, and their medians."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Self
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-RAW: Final = "psycopg"
-COLUMNS: Final = ("asyncio", "uvloop", "sync")
+from benchmarks.measures import GROUPS, Group, Row
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One measure: its key, how the table calls it, its unit, whether a larger figure is better."""
-
-    key: str
-    label: str
-    unit: str
-    more_is_better: bool = False
-
-
+@dataclass
 class Results:
-    """Samples, by measure and column."""
+    """Samples by row and column; a column is a contestant, with its colour where it has two: `DBOS, sync`."""
 
-    def __init__(self) -> None:
-        self._samples: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self._cpu: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-        self.notes: list[str] = []
+    about: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    _samples: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    _cpu: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, row: Row, column: str, value: float) -> None:
-        """Add one round's figure, in the unit of the row."""
-        self._samples[row.key, column].append(value)
-
-    def add_cpu(self, row: Row, column: str, python: float, postgres: float) -> None:
-        """Add one round's CPU time for each run, in microseconds."""
-        self._cpu[row.key, column].append((python, postgres))
+    def add(self, contestant: str, said: dict[str, Any]) -> None:
+        """Add what a contestant has reported or noted."""
+        if "note" in said:
+            text = f"{contestant}: {said['note']}"
+            if text not in self.notes:
+                self.notes.append(text)
+            return
+        column = f"{contestant}, {said['column']}" if said["column"] else contestant
+        self._samples[said["row"], column].append(said["value"])
+        if said["cpu"]:
+            self._cpu[said["row"], column].append(tuple(said["cpu"]))
 
     def median(self, row: Row, column: str) -> float | None:
         """The median of the rounds."""
         samples = self._samples.get((row.key, column))
         return statistics.median(samples) if samples else None
 
+    def spread(self, row: Row, column: str) -> tuple[float, float] | None:
+        """The lowest and the highest of the rounds."""
+        samples = self._samples.get((row.key, column))
+        return (min(samples), max(samples)) if samples else None
+
     def cpu(self, row: Row, column: str) -> tuple[float, float] | None:
-        """The medians of the CPU times."""
+        """The medians of the CPU times, in microseconds: its own, its server's."""
         samples = self._cpu.get((row.key, column))
         if not samples:
             return None
         return statistics.median(s[0] for s in samples), statistics.median(s[1] for s in samples)
 
-    def has(self, row: Row) -> bool:
-        """Whether it was measured at all."""
-        return any(key == row.key for key, _ in self._samples)
+    def columns(self, group: Group) -> list[str]:
+        """Who has any figure in a group, in the order in which they came."""
+        keys = {row.key for row in group.rows}
+        return list(dict.fromkeys(column for key, column in self._samples if key in keys))
 
-    def raw_for(self, row: Row, column: str) -> float | None:
-        """What psycopg alone took; of the same colour, where the colours were measured apart."""
-        colour = "sync" if column == "sync" else "async"
-        own = self.median(row, f"{RAW} {colour}")
-        return own if own is not None else self.median(row, RAW)
+    def best(self, row: Row, contestant: str) -> tuple[str, float] | None:
+        """The best column of a contestant, and its median."""
+        found = [
+            (column, median)
+            for column in {column for key, column in self._samples if key == row.key}
+            if column.partition(",")[0] == contestant and (median := self.median(row, column)) is not None
+        ]
+        if not found:
+            return None
+        return (max if row.more_is_better else min)(found, key=lambda pair: pair[1])
 
-    def save(self, path: Path, about: dict[str, str]) -> None:
+    def save(self, path: Path) -> None:
         """Write every sample as JSON."""
-        samples = {f"{key}: {column}": values for (key, column), values in sorted(self._samples.items())}
-        path.write_text(
-            json.dumps({"about": about, "samples": samples, "notes": self.notes}, indent=1) + "\n"
-        )
+        document = {
+            "about": self.about,
+            "notes": self.notes,
+            "samples": [[*key, values] for key, values in self._samples.items()],
+            "cpu": [[*key, values] for key, values in self._cpu.items()],
+        }
+        path.write_text(json.dumps(document, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` has written."""
+        document = json.loads(path.read_text())
+        results = cls(document["about"], document["notes"])
+        for row, column, values in document["samples"]:
+            results._samples[row, column] = values
+        for row, column, values in document["cpu"]:
+            results._cpu[row, column] = [tuple(pair) for pair in values]
+        return results
 
 
-def show(console: Console, title: str, rows: Sequence[Row], results: Results) -> None:
-    """Print one table, with the ratio of each figure to psycopg's."""
-    rows = [row for row in rows if results.has(row)]
-    columns = [name for name in COLUMNS if any(results.median(row, name) is not None for row in rows)]
-    if not rows:
-        return
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("unit", no_wrap=True)
-    table.add_column(RAW, justify="right")
-    for column in columns:
-        table.add_column(column, justify="right")
-        table.add_column("ratio", justify="right", style="dim")
-    for row in rows:
-        cells = [row.label, row.unit, _raw(row, results)]
-        for column in columns:
-            value, raw = results.median(row, column), results.raw_for(row, column)
-            cells += [_figure(value), f"{value / raw:.2f}" if value is not None and raw else ""]
-        table.add_row(*cells)
-    console.print(table)
-
-
-def show_cpu(console: Console, rows: Sequence[Row], results: Results) -> None:
-    """Print the CPU time of each run, of our process and of Postgres."""
-    rows = [row for row in rows if any(results.cpu(row, column) for column in (RAW, *COLUMNS))]
-    if not rows:
-        return
-    columns = [name for name in (RAW, *COLUMNS) if any(results.cpu(row, name) for row in rows)]
-    title = "CPU time of a run, us: Python + Postgres"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for row in rows:
-        spent = [results.cpu(row, column) for column in columns]
-        table.add_row(row.label, *(f"{cpu[0]:,.0f} + {cpu[1]:,.0f}" if cpu else "" for cpu in spent))
-    console.print(table)
-
-
-def _raw(row: Row, results: Results) -> str:
-    plain = results.median(row, RAW)
-    if plain is not None:
-        return _figure(plain)
-    blocking, awaiting = results.median(row, f"{RAW} sync"), results.median(row, f"{RAW} async")
-    if blocking is None and awaiting is None:
-        return ""
-    return f"{_figure(awaiting)}, sync {_figure(blocking)}"
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+def ahead(results: Results, ours: str, peers: list[str]) -> list[tuple[Row, str, float, str, float]]:
+    """Rows in which a peer is ahead of us: row, its column and figure, ours; the widest lead first."""
+    found = []
+    for group in GROUPS:
+        for row in group.rows:
+            own = results.best(row, ours)
+            for peer in peers:
+                other = results.best(row, peer)
+                if own and other and row.times_better(other[1], own[1]) > 1:
+                    found.append((row, *other, *own))
+    return sorted(found, key=lambda lead: -lead[0].times_better(lead[2], lead[4]))

@@ -10,15 +10,16 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 import psutil  # type: ignore[import-untyped]
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from perdure.store.binaries import find_binaries
 from perdure.store.embedded import EmbeddedPostgres
@@ -60,7 +61,7 @@ class Server:
                     sql.SQL("alter database {} set pg_stat_statements.track = 'top'").format(quoted)
                 )
         try:
-            yield make_conninfo(self.url, dbname=name)
+            yield as_url(conninfo_to_dict(self.url, dbname=name))
         finally:
             with self.connect() as connection:
                 connection.execute(sql.SQL("drop database {} with (force)").format(quoted))
@@ -127,6 +128,14 @@ class Server:
         return f"PostgreSQL {texts[0]}, " + ", ".join(
             f"{name}={text}" for name, text in zip(names[1:], texts[1:], strict=True)
         )
+
+
+def as_url(conninfo: Mapping[str, Any]) -> str:
+    """The same as a URL, which other libraries read too."""
+    rest = {key: str(value) for key, value in conninfo.items() if value is not None}
+    user, name = (quote(rest.pop(key, ""), safe="") for key in ("user", "dbname"))
+    password = quote(rest.pop("password", ""), safe="")
+    return f"postgresql://{user}{':' + password if password else ''}@/{name}?{urlencode(rest)}"
 
 
 @contextmanager

@@ -9,11 +9,10 @@ import asyncio
 import logging
 import signal
 import sys
-import threading
 from typing import Final
 
 import perdure
-from benchmarks.worker import follow_parent
+from benchmarks.protocol import wait_for_parent
 from perdure import AsyncConnection, Perdure, Queue, Retention, scheduled, step, transaction, workflow
 
 TABLE: Final = "create table orders (number bigint primary key, worker integer not null)"
@@ -112,5 +111,5 @@ async def serve(url: str) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    threading.Thread(target=follow_parent, daemon=True).start()
+    wait_for_parent()
     asyncio.run(serve(sys.argv[1]))
