@@ -203,6 +203,9 @@ class Life:
     def submit_many(self, tickets: list[Ticket]) -> None:
         raise NotImplementedError
 
+    def send(self, tickets: list[Ticket]) -> None:
+        self.submit_many(tickets)
+
     def lend_hand(self, ticket: Ticket) -> None:
         """The test decides when something is written."""
 

@@ -12,8 +12,9 @@ from perdure import Perdure
 from perdure.models import Kind
 from perdure.store.batch import Batch
 from perdure.store.entities import Applied, CommandRecord
-from perdure.store.journal import Journal, JournalHooks
+from perdure.store.journal import Journal
 from perdure.store.records import StepRecord, Ticket
+from perdure.store.writing import JournalHooks
 from tests.api_tools import on_loop, rows, until
 from tests.entity_tools import (
     TRANSFER,

@@ -10,8 +10,9 @@ import pytest
 from perdure.store.batch import Batch, BatchWriter
 from perdure.store.connection import Connection
 from perdure.store.database import Database
-from perdure.store.journal import Journal, JournalHooks
+from perdure.store.journal import Journal
 from perdure.store.records import Outcome, Ticket
+from perdure.store.writing import JournalHooks
 from tests.api_tools import PATIENCE, rows
 from tests.protocol_tools import RawWorker, step_of
 

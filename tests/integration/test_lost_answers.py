@@ -151,7 +151,8 @@ def test_what_a_connection_lost_on_its_way_is_written_once(proxy: Proxy, databas
 def _journal_of(owner: RawWorker, *, single: bool, answer_within: float = 10) -> Any:
     """A journal that writes as this worker."""
     from perdure.store.batch import BatchWriter
-    from perdure.store.journal import Journal, JournalHooks
+    from perdure.store.journal import Journal
+    from perdure.store.writing import JournalHooks
 
     writer = BatchWriter(owner.database.statements, owner.number, 0, single_form=single)
     hooks = JournalHooks(owner.database.connect, lambda: None, _ignore)

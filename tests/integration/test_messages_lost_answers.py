@@ -15,7 +15,7 @@ import perdure
 from perdure import Perdure
 from perdure.models import Kind
 from perdure.store.batch import Batch, BatchWriter
-from perdure.store.journal import Journal, JournalHooks
+from perdure.store.journal import Journal
 from perdure.store.records import (
     EndRecord,
     EventRecord,
@@ -26,6 +26,7 @@ from perdure.store.records import (
     StepRecord,
     Ticket,
 )
+from perdure.store.writing import JournalHooks
 from tests.api_tools import on_loop, rows, until_true
 from tests.message_tools import COLLECT, COLOURS, SEND, asked, sent
 from tests.protocol_tools import Proxy, RawWorker

@@ -6,8 +6,9 @@ import pytest
 
 from perdure.store.batch import BatchWriter
 from perdure.store.database import Database
-from perdure.store.journal import Journal, JournalHooks
+from perdure.store.journal import Journal
 from perdure.store.records import Ticket
+from perdure.store.writing import JournalHooks
 from tests.api_tools import PATIENCE, rows
 from tests.protocol_tools import RawWorker, step_of, stranger
 

@@ -29,4 +29,4 @@ class Outbox:
         # By owner: what a run of a life that is over still sends must never be written in the next one's name.
         lines, self._tickets = self._tickets, {}
         for owner, tickets in lines.items():
-            owner.submit_many(tickets)
+            owner.send(tickets)

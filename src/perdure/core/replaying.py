@@ -110,6 +110,8 @@ class Replayer:
         for ticket in tickets:
             self.submit(ticket)
 
+    send = submit_many
+
     def lend_hand(self, ticket: Ticket) -> None:
         """Nothing is on its way."""
 

@@ -50,6 +50,10 @@ class Runtime(Protocol):
         """Queue tickets in the first lane."""
         ...
 
+    def send(self, tickets: list[Ticket]) -> None:
+        """The same for what an event loop has gathered in one of its turns; what is alone is sent at once."""
+        ...
+
     def lend_hand(self, ticket: Ticket) -> None:
         """Write it in this thread, which would only wait for it, if nothing is being written."""
         ...

@@ -20,18 +20,15 @@ from perdure.store.arrays import Bigints, Blobs, Texts
 from perdure.store.columns import (
     dedup_columns,
     end_columns,
-    end_parameters,
     lives,
     places,
     progress_columns,
-    start_parameters,
     step_columns,
-    step_parameters,
     stream_columns,
     wait_columns,
     waiting_columns,
 )
-from perdure.store.connection import Connection
+from perdure.store.connection import Connection, confirm
 from perdure.store.messages import (
     Vanished,
     event_columns,
@@ -39,7 +36,6 @@ from perdure.store.messages import (
     settle_messages,
     settle_sends,
 )
-from perdure.store.prepared import execute_prepared
 from perdure.store.records import (
     AnsweredWait,
     ContinueRecord,
@@ -62,6 +58,7 @@ from perdure.store.records import (
     Undoing,
     WaitRecord,
 )
+from perdure.store.single import SingleWriter
 
 FENCED_STATE: Final = "PD001"
 SMALL: Final = 20
@@ -74,10 +71,12 @@ R = TypeVar("R", bound=Record)
 class Batch:
     """Tickets that are written together."""
 
-    __slots__ = ("_rows", "size", "tickets")
+    __slots__ = ("_rows", "answer", "size", "tickets")
 
     def __init__(self, tickets: Iterable[Ticket]) -> None:
         self.tickets = list(tickets)
+        self.answer: Any = None
+        """What waits for the answer, where it was sent already."""
         self._rows: dict[type[Record], list[Any]] = {}
         for ticket in self.tickets:
             for record in ticket.records:
@@ -102,28 +101,6 @@ class Batch:
         return tuple(self._rows) if self.size == len(self._rows) else ()
 
 
-def single_form(batch: Batch) -> tuple[str, dict[str, Any]] | None:
-    """The one statement, with its parameters but for who writes, that is all of a small batch; if there is one."""
-    match batch.only():
-        case (kind,) if kind is StepRecord:
-            return "record_step", step_parameters(batch.of(StepRecord)[0])
-        case (kind,) if kind is StartRecord:
-            start = batch.of(StartRecord)[0]
-            if start.options is None:
-                return "start_run", start_parameters(start)
-            if start.parent is None and start.dedup is None and not (start.sized or start.supersede):
-                return "start_with_options", start_parameters(start) | {"options": start.options}
-        case (kind,) if kind is EndRecord and not batch.of(EndRecord)[0].waited:
-            return "end_run", end_parameters(batch.of(EndRecord)[0])
-        case (first, second) if first is StepRecord and second is EndRecord:
-            step, end = batch.of(StepRecord)[0], batch.of(EndRecord)[0]
-            if step.run == end.run and not end.waited:
-                return "record_step_and_end", step_parameters(step) | end_parameters(end)
-        case _:
-            pass
-    return None
-
-
 class BatchWriter:
     """Writes batches over one connection, as one worker's slot, or as a client (no fence)."""
 
@@ -133,7 +110,16 @@ class BatchWriter:
         self._sql = statements
         self._worker, self._slot = worker, slot
         self._identity = {"worker": worker, "slot": slot}
-        self._single_form = single_form
+        self._single = SingleWriter(statements, self._identity) if single_form else None
+
+    def begin(self, connection: Connection, batch: Batch) -> None:
+        """Send the batch, if it is one statement that is prepared, without waiting; `write` takes the answer then.
+
+        Raises:
+            psycopg.Error: whether it was sent is not known.
+        """
+        if self._single is not None:
+            self._single.begin(connection, batch)
 
     def write(self, connection: Connection, batch: Batch, lock_timeout: float) -> None:
         """Write the batch and set the outcome of every record.
@@ -142,23 +128,8 @@ class BatchWriter:
             psycopg.Error: nothing is written, or (a lost connection) nobody knows.
             Vanished: a start has to be tried again.
         """
-        if not (self._single_form and self._write_single(connection, batch)):
+        if self._single is None or not self._single.write(connection, batch):
             self._write_pipeline(connection, batch, lock_timeout)
-
-    # -- one statement ---------------------------------------------------------------------------
-
-    def _write_single(self, connection: Connection, batch: Batch) -> bool:
-        form = single_form(batch)
-        if form is None:
-            return False
-        name, parameters = form
-        if execute_prepared(connection, name, self._sql[name], parameters | self._identity) != 1:
-            return False  # fenced, written by an earlier try, or cancelled: the general form tells
-        confirm(connection)
-        for ticket in batch.tickets:
-            for record in ticket.records:
-                record.outcome = Outcome.WON
-        return True
 
     # -- the pipeline ----------------------------------------------------------------------------
 
@@ -390,10 +361,3 @@ class BatchWriter:
         owners = {key: owner for key, _, owner, _ in rows}
         for record in away:
             record.outcome = Outcome.STAY if owners[record.run] == self._worker else Outcome.WON
-
-
-def confirm(connection: Connection) -> None:
-    """Refuse a COMMIT of which the server warned that it may not be replicated."""
-    if connection.doubtful:
-        connection.doubtful = False
-        raise psycopg.OperationalError("the server warned at COMMIT: it may not be replicated")

@@ -61,6 +61,13 @@ def is_doubtful(diagnostic: psycopg.errors.Diagnostic) -> bool:
     return diagnostic.severity_nonlocalized == "WARNING" and diagnostic.sqlstate == "01000"
 
 
+def confirm(connection: Connection) -> None:
+    """Refuse a COMMIT of which the server warned that it may not be replicated."""
+    if connection.doubtful:
+        connection.doubtful = False
+        raise psycopg.OperationalError("the server warned at COMMIT: it may not be replicated")
+
+
 KEEPALIVE: Final = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,

@@ -17,9 +17,9 @@ import psycopg
 
 from perdure.sql import Statements
 from perdure.store.arrays import Bigints, Blobs, Booleans, Integers, Smallints, Texts
-from perdure.store.batch import Batch, confirm
+from perdure.store.batch import Batch
 from perdure.store.columns import places
-from perdure.store.connection import Connection
+from perdure.store.connection import Connection, confirm
 from perdure.store.database import Database
 from perdure.store.records import Outcome, Record, StepRecord, Ticket
 
@@ -94,6 +94,9 @@ class CommandWriter:
         self._sql, self._worker, self._slot = statements, worker, slot
         self._blocked: dict[Place, float] = {}
         """Objects that somebody holds for long, and when to try them again: alone, so that they hold up nobody."""
+
+    def begin(self, connection: Connection, batch: Batch) -> None:
+        """Commands are never sent before their objects are locked."""
 
     def write(self, connection: Connection, batch: Batch, lock_timeout: float) -> Sequence[Ticket]:
         """Run and write the commands; return those left out, because somebody holds their objects.

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import generators
+from psycopg.abc import PQGen
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
@@ -73,12 +74,32 @@ def _execute(connection: Connection, name: str, statement: str, parameters: Mapp
     plan = connection.plans.get(name)
     if plan is None:
         plan = connection.plans[name] = _prepare(connection, name, statement)
+    return answered(connection, send_prepared(connection, plan, parameters))
+
+
+def send_prepared(connection: Connection, plan: Plan, parameters: Mapping[str, Any]) -> PQGen[list[PGresult]]:
+    """Send a statement that is prepared; return what `answered` waits for the answer with, in whatever thread.
+
+    Raises:
+        psycopg.Error: whether it was sent is not known.
+    """
     values = [
         None if (value := parameters[field]) is None else pack(value)
         for field, pack in zip(plan.names, plan.packers, strict=True)
     ]
     connection.pgconn.send_query_prepared(plan.key, values, plan.formats, 1)
-    return _answer(connection, ExecStatus.COMMAND_OK).command_tuples or 0
+    connection.pgconn.flush()
+    answer: PQGen[list[PGresult]] = generators.execute(connection.pgconn)
+    return answer
+
+
+def answered(connection: Connection, answer: PQGen[list[PGresult]]) -> int:
+    """Wait for the answer to what was sent; return the number of rows it changed.
+
+    Raises:
+        psycopg.Error: as `Connection.execute` would.
+    """
+    return _result(connection, answer, ExecStatus.COMMAND_OK).command_tuples or 0
 
 
 def _prepare(connection: Connection, name: str, statement: str) -> Plan:
@@ -105,8 +126,12 @@ def _prepare(connection: Connection, name: str, statement: str) -> Plan:
 
 
 def _answer(connection: Connection, expected: ExecStatus) -> PGresult:
+    return _result(connection, generators.execute(connection.pgconn), expected)
+
+
+def _result(connection: Connection, answer: PQGen[list[PGresult]], expected: ExecStatus) -> PGresult:
     try:
-        results = connection.wait(generators.execute(connection.pgconn))
+        results = connection.wait(answer)
     except psycopg.OperationalError:
         if not connection.closed:
             connection.close()  # what it was doing is unknown

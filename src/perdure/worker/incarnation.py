@@ -24,11 +24,12 @@ from perdure.store import entities, messages
 from perdure.store import runs as stored
 from perdure.store.batch import Batch, BatchWriter
 from perdure.store.entities import CommandRecord, CommandWriter
-from perdure.store.journal import Journal, JournalHooks
+from perdure.store.journal import Journal
 from perdure.store.records import Ticket
 from perdure.store.session import Session
 from perdure.store.signal import Signal
 from perdure.store.workers import COMMAND_SLOT, CONTESTED_SLOT, CORE_SLOT, FIRST_TRANSACTION_SLOT, SESSIONS
+from perdure.store.writing import JournalHooks
 
 if TYPE_CHECKING:
     from perdure.worker.engine import Engine
@@ -150,7 +151,11 @@ class Incarnation:
 
     def submit(self, ticket: Ticket, *, contested: bool = False) -> None:
         """Queue a ticket in the first lane, or in the second."""
-        (self.contested if contested else self.core).submit([ticket])
+        lane = self.contested if contested else self.core
+        if self._engine.loops.is_here():
+            lane.send([ticket])
+        else:
+            lane.submit([ticket])
 
     def is_sized(self, queue: str | None) -> bool:
         """Whether a queue may refuse runs, being full."""
@@ -159,6 +164,10 @@ class Incarnation:
     def submit_many(self, tickets: list[Ticket]) -> None:
         """Queue tickets in the first lane."""
         self.core.submit(tickets)
+
+    def send(self, tickets: list[Ticket]) -> None:
+        """Queue tickets of the event loop in the first lane; what is alone is sent at once."""
+        self.core.send(tickets)
 
     def lend_hand(self, ticket: Ticket) -> None:
         """Write it in this thread, which would only wait for it, if nothing is being written."""
