@@ -102,7 +102,7 @@ def test_looks_are_quick_only_after_two_slow_ones_in_a_row_and_for_their_share_o
         found, _ = producer._look(incarnation, hinted=True)
         pause = producer._pause(found)
         assert quick_looks[-1]
-        assert pause == pytest.approx(2.0), "the poll comes before the full look"
+        assert pause == pytest.approx(producer.interval), "the poll comes before the full look"
         now[0] += 2.5
         assert producer._pause(found) == pytest.approx(0.48)
         now[0] += 0.5

@@ -98,6 +98,7 @@ def test_old_look_does_not_claim_past_new_limits(database_url: str) -> None:
         assert len(claimer.claim(owner.connection, who, found, 10)) == 2
 
 
+@pytest.mark.session
 def test_a_hint_while_work_waits_does_not_change_its_order(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,9 @@ def test_a_hint_while_work_waits_does_not_change_its_order(
         producer = worker.engine.producer
         monkeypatch.setattr(producer, "freed", producer.hint)
         monkeypatch.setattr(producer, "interval", 60.0)
+        monkeypatch.setattr(
+            "perdure.worker.producer.SLOW_LOOK", 60.0
+        )  # a quick look would not find the urgent one
         handles = [sync.start(ordered, "first")]
         assert inside.wait(20)
         handles.append(sync.start(ordered, "later"))
