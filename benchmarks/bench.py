@@ -35,6 +35,10 @@ from benchmarks.server import Server, running  # noqa: E402
 
 PAGE: Final = ROOT / "benchmarks" / "RESULTS.md"
 SAMPLES: Final = ROOT / "benchmarks" / "results.json"
+ENVIRONMENT: Final = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONUNBUFFERED": ""}
+"""Of each contestant: modules are compiled once, as where anybody works."""
+FEWEST_ROUNDS: Final = 3
+"""Of fewer the page is not written."""
 LONGEST: Final = 900.0
 """Seconds that one contestant may take for one round."""
 
@@ -82,10 +86,10 @@ def main() -> None:
                     measure(server, contestant, python, groups, seconds, results)
         results.notes.append(weather(before, time.monotonic() - began))
     report.show(console, results)
-    whole = not (options.quick or options.only or options.who)
-    if options.save or whole:
-        results.save(options.save or SAMPLES)
-    if whole:
+    if options.save:
+        results.save(options.save)
+    if not (options.quick or options.only or options.who) and options.rounds >= FEWEST_ROUNDS:
+        results.save(SAMPLES)
         PAGE.write_text(report.markdown(results, "make bench"))
 
 
@@ -114,7 +118,13 @@ def measure(
         command = [str(python), "-m", f"benchmarks.contestants.{contestant.module}", json.dumps(job)]
         try:
             done = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST, check=False
+                command,
+                cwd=ROOT,
+                env=ENVIRONMENT,
+                capture_output=True,
+                text=True,
+                timeout=LONGEST,
+                check=False,
             )
             said, wrong = done.stdout, done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
         except subprocess.TimeoutExpired as late:

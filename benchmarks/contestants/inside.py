@@ -139,7 +139,7 @@ def history(job: Job) -> None:
 async def beside(job: Job, key: str) -> None:
     """Runs one at a time and at once, beside what is there."""
     numbers = itertools.count()
-    async with perdure.Perdure(job.url, queues=["elsewhere"]):
+    async with perdure.Perdure(job.url, listen=["elsewhere"]):
         await one_at_a_time_async(job, f"history-{key}", partial(ours.chain, numbers, 1), "")
         await at_once_async(job, f"history-many-{key}", partial(ours.chain, numbers, 1), "")
 

@@ -27,11 +27,8 @@ from benchmarks.protocol import (
     latencies,
     one_at_a_time,
     one_at_a_time_async,
-    report,
-    resident_bytes,
 )
 
-WAITING: Final = 10_000
 MESSAGES: Final = 300
 
 Loops = dict[str, Callable[[], asyncio.AbstractEventLoop] | None]
@@ -66,7 +63,7 @@ def main() -> None:
     if "recovery" in job.wanted:
         ours_queue.recovery(job)
     if "waiting" in job.wanted:
-        asyncio.run(waiting(job))
+        ours_queue.waiting(job)
     if "cold" in job.wanted:
         import_time("import perdure")
         ours_queue.cold()
@@ -145,18 +142,6 @@ def chain_blocking(numbers: itertools.count[int], steps: int) -> None:
     """One run, with its result checked."""
     number = next(numbers)
     assert programs.chain_blocking(number, steps) == number + steps
-
-
-async def waiting(job: Job) -> None:
-    """Runs that sleep for an hour, in a worker that is to hold them."""
-    async with perdure.Perdure(job.url, concurrency=2 * WAITING) as app:
-        await programs.chain(1, 1)
-        before = resident_bytes()
-        await app.start_many(programs.asleep.bind(number) for number in range(WAITING))
-        while await app.runs.count(status="waiting", workflow="benchmarks.programs.asleep") < WAITING:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-        report("waiting-10k", (resident_bytes() - before) / WAITING / 1000)
-        await app.runs.cancel(workflow="benchmarks.programs.asleep", compensate=False)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from benchmarks.protocol import (
     drain,
     rate,
     report,
+    resident_bytes,
     say_ready,
     start_latency,
     wait_for_end,
@@ -34,6 +35,7 @@ EXPECTED: Final = 6000
 LEASE: Final = 1.0
 """Seconds, where a worker is killed: 15 by default."""
 KILLED: Final = 1000
+WAITING: Final = 10_000
 
 
 def queue(job: Job) -> None:
@@ -113,6 +115,28 @@ def recovery(job: Job) -> None:
     if taken != KILLED:
         raise RuntimeError(f"{KILLED} runs were killed, {taken} were taken over")
     report("recovery", (last - lease).total_seconds())
+
+
+def waiting(job: Job) -> None:
+    """Runs that sleep for an hour, started by a client: what they add to a worker process that has put them away."""
+    worker = Worker(MODULE, job)
+    try:
+        worker.wait_ready()
+        with perdure.sync.Perdure(job.url, worker=False) as app, connect(job) as connection:
+            sleep(app, connection, 1000)
+            before = resident_bytes(worker.pid)
+            sleep(app, connection, WAITING)
+            report("waiting-10k", max(0, resident_bytes(worker.pid) - before) / WAITING / 1000)
+    finally:
+        worker.kill()
+
+
+def sleep(app: perdure.sync.Perdure, connection: psycopg.Connection[Any], count: int) -> None:
+    """Start so many more and wait until all are put away."""
+    there = value(connection, "select count(*) from perdure.live where status = 4")
+    fill(app, programs.asleep, count)
+    while value(connection, "select count(*) from perdure.live where status = 4") < there + count:
+        time.sleep(0.1)
 
 
 def cold(times: int = 3) -> None:

@@ -78,6 +78,10 @@ class Hints(Service):
         kinds = {WORK} if queued or sent else set()  # who waits for a message is woken with it
         if sent or news or written:
             kinds.add(MAIL)
+            if (
+                self._engine.mail.awaited
+            ):  # here it is known at once; what is gathered is what others are told
+                self._engine.mail.wake()
         if any(key >> 32 != number for key in ends):
             kinds.add(ENDED)
         with self._lock:
@@ -128,7 +132,7 @@ class Hints(Service):
         if (ends or news) and claims.wake_waiters(self._engine.database, ends, news):
             kinds |= {WORK, ENDED}
         if kinds:
-            self._engine.told(kinds)
+            self._engine.told(kinds - {MAIL})
             number = self._engine.incarnation.worker
             payload = f"{number} {' '.join(sorted(kinds))}"
             self._engine.database.run("hint", {"channel": self._engine.database.channel, "payload": payload})
