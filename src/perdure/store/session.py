@@ -170,11 +170,9 @@ class Session:
                 yield self._use(self._doors(self._block)[0])
                 for table, mode in locks.items():
                     yield self._use(self.connection.execute, _lock_table(table, mode))
-                if run is not None:
-                    owner = {"worker": self._worker, "slot": self._slot, "began": None}
-                    yield self._use(self.connection.execute, self._sql["fence_step"], owner)
-                place = {"run": run, "position": position}
-                cursor = yield self._use(self.connection.execute, self._sql["begin_step"], place)
+                name = "begin_step" if run is not None else "begin_plain"
+                place = {"worker": self._worker, "slot": self._slot, "run": run, "position": position}
+                cursor = yield self._use(self.connection.execute, self._sql[name], place)
             except BaseException as error:
                 yield self._use(
                     flush, type(error), error, None
@@ -233,13 +231,13 @@ class Session:
             "attempts": record.attempts,
             "seconds": record.seconds,
             "worker": self._worker,
+            "slot": self._slot,
+            "began": self._began,
         }
-        fence = {"worker": self._worker, "slot": self._slot, "began": self._began}
         with _translated(self._sql.schema):
             start, flush = self._doors(self.connection.pipeline())
             yield self._use(start)
             try:
-                yield self._use(self.connection.execute, self._sql["fence_step"], fence)
                 yield self._use(self.connection.execute, self._sql["record_transaction"], row)
                 yield self._use(self._doors(self._block)[1], None, None, None)
             except BaseException as error:
