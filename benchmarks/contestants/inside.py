@@ -93,16 +93,22 @@ def counters(connection: psycopg.Connection[Any]) -> tuple[int, int]:
 
 
 def idle(job: Job) -> None:
-    """What a worker sends that has nothing to do."""
-    worker = Worker(MODULE, job)
-    try:
-        worker.wait_ready()
-        with connect(job) as connection:
-            before, began = counters(connection)[0], time.monotonic()
-            time.sleep(IDLE)
-            report("idle", (counters(connection)[0] - before - 2) / (time.monotonic() - began))
-    finally:
-        worker.kill()
+    """What a worker sends that has nothing to do; less what the server itself counts meanwhile."""
+    with connect(job) as connection:
+        alone = transactions_a_second(connection)
+        worker = Worker(MODULE, job)
+        try:
+            worker.wait_ready()
+            report("idle", max(0.0, transactions_a_second(connection) - alone))
+        finally:
+            worker.kill()
+
+
+def transactions_a_second(connection: psycopg.Connection[Any]) -> float:
+    """Transactions of this database, for some time."""
+    before, began = counters(connection)[0], time.monotonic()
+    time.sleep(IDLE)
+    return (counters(connection)[0] - before) / (time.monotonic() - began)
 
 
 def scaling(job: Job) -> None:
