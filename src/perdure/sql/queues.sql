@@ -20,10 +20,11 @@ left join lateral (select l.key, l.slot, l.queue_key, l.worker from {schema}.liv
                    where l.status = 3 and l.arrival > 0 and l.queue = p.queue and l.slot > p.since offset 0) l on true
 
 -- name: slots_left
--- Which of these runs no longer hold the slot that they had: by key, so that what else has died is not passed.
+-- Which of these runs no longer hold the slot that they had: by key, so that what else has died is not
+-- passed. The status is compared outside: inside, it would lead to the index of all that run, dead entries and all.
 select k.key from unnest(%(key)s::bigint[], %(slot)s::bigint[]) as k (key, slot)
-left join lateral (select l.slot from {schema}.live l where l.key = k.key and l.status = 3 offset 0) l on true
-where l.slot is distinct from k.slot
+left join lateral (select l.slot, l.status from {schema}.live l where l.key = k.key offset 0) l on true
+where (l.status = 3 and l.slot = k.slot) is not true
 
 -- name: count_begun
 -- Of queues with a rate, and of these keys of queues with a rate by key (the queue itself has none: null): how many runs
