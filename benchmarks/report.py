@@ -18,22 +18,27 @@ from benchmarks.contestants.registry import ALL, PEERS, PERDURE
 from benchmarks.measures import GROUPS, Row
 from benchmarks.results import Results, ahead
 
-_TWO_ROWS: Final = "A start is a row of `runs` and one of `live`, with seven index entries: 26 us of the server, and some 40 of Python."
+_TWO_ROWS: Final = "A start is a row of `runs` and one of `live`, with six index entries: some 26 us of the server, and 40 of Python."
 _JOBS: Final = (
-    "It takes and ends jobs a thousand at a time; a run here gets a task, and its end is recorded by itself."
+    "It takes and ends jobs a thousand at a time; a run here gets a task of its own, and a record of its end."
 )
-_MESSAGES: Final = "A message here is a commit of its own, a look for it, and the record that it was received: three round trips each way."
-_IMPORT: Final = "perdure imports all of itself, psycopg and asyncio at once, and reads its SQL."
+_MESSAGES: Final = (
+    "A message is a commit of its own, a look for it, and the record that it was received; not profiled yet."
+)
+_IMPORT: Final = "perdure imports all of its modules at once, and psycopg and asyncio with them."
+_QUEUES: Final = ("pgqueuer", "awa", "procrastinate", "oban", "absurd")
 REASONS: Final[dict[tuple[str, str], str]] = {
-    **{(row, peer): _TWO_ROWS for row in ("enqueue-one", "enqueue-bulk")
-       for peer in ("pgqueuer", "awa", "procrastinate", "oban", "absurd")},
+    **{(row, peer): _TWO_ROWS for row in ("enqueue-one", "enqueue-bulk") for peer in _QUEUES},
     **{(row, "pgqueuer"): _JOBS for row in ("bare-1", "bare-2")},
-    **{(row, "Restate"): _MESSAGES for row in ("send-50", "send-99", "event-50", "event-99")},
-    **{(row, "absurd"): _MESSAGES for row in ("send-50", "send-99", "event-50", "event-99")},
+    **{
+        (f"{what}-{centile}", peer): _MESSAGES
+        for what in ("send", "event")
+        for centile in (50, 99)
+        for peer in ("Restate", "absurd")
+    },
     **{("import", peer.name): _IMPORT for peer in PEERS},
-    ("waiting-10k", "absurd"): "Neither keeps anything of a run that is put away; what is left is the allocator's.",
-}  # fmt: skip
-"""Why a peer is ahead, by row and peer: known from profiles, not guessed."""
+}
+"""Why a peer is ahead, by row and peer, as far as that is known of our side; nobody has profiled the peers."""
 
 
 @dataclass(frozen=True, slots=True)

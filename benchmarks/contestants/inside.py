@@ -21,6 +21,8 @@ HISTORY: Final = {"10k": 10_000, "100k": 100_000, "1m": 1_000_000}
 STEPS: Final = 10
 SETTLED: Final = 3.0
 """Seconds after which the server's counters are complete."""
+LATE: Final = 12.0
+"""Seconds after which idle connections too have told what they did before."""
 IDLE: Final = 15.0
 """Seconds for which an idle worker is watched."""
 BACKLOG: Final = """
@@ -99,6 +101,7 @@ def idle(job: Job) -> None:
         worker = Worker(MODULE, job)
         try:
             worker.wait_ready()
+            time.sleep(LATE)
             report("idle", max(0.0, transactions_a_second(connection) - alone))
         finally:
             worker.kill()

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import psycopg
 import pytest
@@ -25,8 +25,14 @@ STEPS, RUNS, AT_ONCE = 10, 20, 200
 SENT = ("LOG:  execute ", "LOG:  statement: ")
 PREPARED = "LOG:  execute perdure_"
 """How a statement of the journal's own is logged."""
-MOST_WAL, MOST_CALLS, MOST_CALLS_ON_LOOP = 620, 135, 330
-"""For a step of ten, the run's own share included: bytes. For a blocking step, and for an `async` run of one: calls."""
+MOST_AT_ONCE: Final = 60
+"""Statements of two hundred runs of one step, those at opening included (33 in all of six runs)."""
+MOST_WAL: Final = 530
+"""Bytes of log for a step of ten, the run's own share included (497 on PostgreSQL 15, 509 on 18)."""
+MOST_CALLS: Final = 130
+"""Calls of Python functions for a blocking step, with what other threads do meanwhile (112 to 120)."""
+MOST_CALLS_ON_LOOP: Final = 320
+"""The same for an `async` run of one step, two hundred at once (306 to 309, on 3.11, 3.12 and 3.13)."""
 
 pytestmark = [pytest.mark.postgres, pytest.mark.session]
 
@@ -89,7 +95,7 @@ def test_runs_at_once_share_their_statements(server: TestServer, database_url: s
 
     with logged(server, database_url) as sent:
         asyncio.run(run())
-    assert len(sent) < AT_ONCE, sent
+    assert len(sent) <= MOST_AT_ONCE, sent
 
 
 def test_rows_and_log_of_a_run(server: TestServer, database_url: str) -> None:

@@ -120,9 +120,8 @@ def test_a_hint_while_work_waits_does_not_change_its_order(
         producer = worker.engine.producer
         monkeypatch.setattr(producer, "freed", producer.hint)
         monkeypatch.setattr(producer, "interval", 60.0)
-        monkeypatch.setattr(
-            "perdure.worker.producer.SLOW_LOOK", 60.0
-        )  # a quick look would not find the urgent one
+        # A quick look would not find the urgent one.
+        monkeypatch.setattr("perdure.worker.producer.SLOW_LOOK", 60.0)
         handles = [sync.start(ordered, "first")]
         assert inside.wait(20)
         handles.append(sync.start(ordered, "later"))

@@ -16,7 +16,7 @@ from perdure.store.database import Database
 from perdure.store.journal import Journal
 from perdure.store.records import Outcome, Ticket
 from perdure.store.writing import JournalHooks
-from tests.api_tools import PATIENCE, rows
+from tests.api_tools import PATIENCE, rows, until
 from tests.protocol_tools import RawWorker, step_of
 
 pytestmark = pytest.mark.session
@@ -72,7 +72,8 @@ def journal(worker: RawWorker, writer: WatchedWriter) -> Iterator[Journal]:
 
 
 def written(journal: Journal, ticket: Ticket) -> Ticket:
-    """Send a ticket and wait for it."""
+    """Send a ticket once the journal has nothing else to do, and wait for it."""
+    until(lambda: journal._idle and not journal._writing)
     journal.send([ticket])
     assert ticket.wait_blocking(PATIENCE)
     return ticket
@@ -101,6 +102,7 @@ def test_what_goes_wrong_while_it_is_sent_is_mended_by_the_thread(
     writer.breaks = breaks
     for number in range(2, 5):
         ticket = written(journal, Ticket(step_of(run, str(number))))
+        assert writer.breaks is None, "nothing was broken"
         assert ticket.error is None
         assert ticket.records[0].outcome is Outcome.WON
     assert rows(worker.database.url, "select position from perdure.steps order by 1") == [
@@ -120,16 +122,20 @@ def test_what_is_no_longer_prepared_is_prepared_anew(
     assert journal._connection is not None
     journal._connection.execute("deallocate all")
     ticket = written(journal, Ticket(step_of(run, "2")))
+    assert writer.sent == ["MainThread"]
     assert (ticket.error, ticket.records[0].outcome) == (None, Outcome.WON)
 
 
-def test_a_zombie_that_sends_at_once_writes_nothing(worker: RawWorker, journal: Journal) -> None:
+def test_a_zombie_that_sends_at_once_writes_nothing(
+    worker: RawWorker, journal: Journal, writer: WatchedWriter
+) -> None:
     """The fence holds for what is sent by the loop, as for everything else."""
     run = worker.start()
     written(journal, Ticket(step_of(run, "1")))
     with psycopg.connect(worker.database.url, autocommit=True) as connection:
         connection.execute("delete from perdure.fences")
     ticket = written(journal, Ticket(step_of(run, "2")))
+    assert writer.sent == ["MainThread"]
     assert ticket.error is not None
     assert rows(worker.database.url, "select count(*) from perdure.steps") == [(1,)]
 
@@ -137,7 +143,7 @@ def test_a_zombie_that_sends_at_once_writes_nothing(worker: RawWorker, journal: 
 def test_steps_of_an_async_run_are_sent_by_its_loop(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a real app: all but the first of each kind of record."""
+    """In a real app: some, those for which the journal had nothing else to do; no other thread sends."""
     senders: list[str] = []
     begin = BatchWriter.begin
 

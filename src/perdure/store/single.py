@@ -68,9 +68,8 @@ class SingleWriter:
         answer, batch.answer = batch.answer, None
         count = None
         if answer is not None:
-            with suppress(
-                psycopg.errors.InvalidSqlStatementName
-            ):  # it is no longer prepared: nothing was done
+            # Where it is no longer prepared nothing was done.
+            with suppress(psycopg.errors.InvalidSqlStatementName):
                 count = answered(connection, answer)
         if count is None:
             form = single_form(batch)

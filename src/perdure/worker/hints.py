@@ -78,9 +78,8 @@ class Hints(Service):
         kinds = {WORK} if queued or sent else set()  # who waits for a message is woken with it
         if sent or news or written:
             kinds.add(MAIL)
-            if (
-                self._engine.mail.awaited
-            ):  # here it is known at once; what is gathered is what others are told
+            # Here it is known at once; what is gathered is what others are told.
+            if self._engine.mail.awaited:
                 self._engine.mail.wake()
         if any(key >> 32 != number for key in ends):
             kinds.add(ENDED)

@@ -187,6 +187,7 @@ class Incarnation:
         return base + timedelta(seconds=boot_time() - at)
 
     monotonic = staticmethod(time.monotonic)
+    """Seconds that only go forward; a built-in, as it is asked twice for each step."""
 
     def timer(self, run: Run, position: str, seconds: float) -> Signal:
         """Settled once the wait at this position is over by the database's clock."""
