@@ -19,11 +19,13 @@ def test_mail_of_the_same_process_is_told_at_its_commit(
 ) -> None:
     """Without any hint: the receiver waits, its look has found nothing, and a message is committed here."""
     monkeypatch.setattr("perdure.worker.mail.POLL_SECONDS", NEVER)
+    # Who puts a run away looks for news too.
+    monkeypatch.setattr("perdure.worker.incarnation.put_away_after", lambda _: None)
     looked = threading.Event()
 
     @workflow(name="told.listening")
     def listening() -> str:
-        return perdure.sync.receive("news", type=str, timeout=PATIENCE)
+        return perdure.sync.receive("news", type=str, timeout=NEVER)
 
     with sync.Perdure(database_url) as app:
         mail, look = app.engine.mail, app.engine.mail._look
@@ -69,7 +71,7 @@ def test_an_end_is_told_to_the_process_that_started_the_run(
         monkeypatch.setattr(watcher, "tick", watched)
         handle = sync.start(ending)
         results: list[int] = []
-        waiting = threading.Thread(target=lambda: results.append(handle.result(PATIENCE)))
+        waiting = threading.Thread(target=lambda: results.append(handle.result(NEVER)), daemon=True)
         waiting.start()
         assert begun.wait(PATIENCE)
         assert looked.wait(PATIENCE)
