@@ -48,7 +48,8 @@ from benchmarks.contestants.absurd_programs import (
     result,
     value,
 )
-from benchmarks.protocol import Job, latencies, note, one_at_a_time, one_at_a_time_async, timed
+from benchmarks.contestants.shared import each_group
+from benchmarks.protocol import Job, latencies, one_at_a_time, one_at_a_time_async, timed
 
 EXPECTED: Final = 400
 """Tasks of one step a second, to choose how large a backlog is."""
@@ -66,12 +67,7 @@ def main() -> None:
         absurd_queue.ROLES[sys.argv[2]](job)
         return
     prepare(job)
-    for group, measure in GROUPS:
-        if group in job.wanted:
-            try:
-                measure(job)
-            except Exception as error:
-                note(f"{group}: {error!r}")
+    each_group(job, [(group, partial(measure, job)) for group, measure in GROUPS])
 
 
 # -- one after another -----------------------------------------------------------------------------------------

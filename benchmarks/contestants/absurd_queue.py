@@ -6,8 +6,6 @@ import asyncio
 import gc
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,8 +25,8 @@ from benchmarks.contestants.absurd_programs import (
     tally,
     value,
 )
+from benchmarks.contestants.shared import cold_process, enqueue_one
 from benchmarks.protocol import (
-    ROOT,
     Job,
     Worker,
     drain,
@@ -66,12 +64,8 @@ ASLEEP: Final = "select count(*) from absurd.r_waiting where state = 'sleeping'"
 
 def queue(job: Job) -> None:
     """Enqueue with one caller, in bulk; drain by one and by two workers."""
-    app, done = Absurd(job.url), 0
-    began, until = time.perf_counter(), time.perf_counter() + job.seconds
-    while time.perf_counter() < until:
-        app.spawn("bare", {"number": done}, queue="elsewhere")
-        done += 1
-    report("enqueue-one", done / (time.perf_counter() - began))
+    app = Absurd(job.url)
+    enqueue_one(job, lambda: app.spawn("bare", {"number": 1}, queue="elsewhere"))
     enqueue_bulk(job)
     count = max(300, int(2 * EXPECTED * job.seconds))
     for workers in (1, 2):
@@ -141,16 +135,10 @@ def waiting(job: Job) -> None:
     report("waiting-10k", grown / runs / 1000)
 
 
-def cold(_job: Job, times: int = 3) -> None:
+def cold(_job: Job) -> None:
     """What it takes to import it, and a process that runs one task: until it has the result."""
     import_time("import absurd_sdk")
-    took = []
-    for _ in range(times):
-        began = time.monotonic()
-        command = [sys.executable, "-m", MODULE, sys.argv[1], "cold"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        took.append(float(done.stdout) - began)
-    report("cold", sorted(took)[times // 2])
+    cold_process(MODULE)
 
 
 # -- roles ---------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -20,15 +20,14 @@ import psycopg
 import uvloop
 from psycopg.conninfo import conninfo_to_dict
 
+from benchmarks.contestants.shared import cold_queue, each_group, enqueue_one
 from benchmarks.protocol import (
     Job,
     Tally,
     Worker,
     drain,
     import_time,
-    note,
     rate,
-    report,
     say_ready,
     start_latency,
     wait_for_end,
@@ -95,12 +94,7 @@ def main() -> None:
         engine.migrate()
         engine.install_queue_storage()
         client = Client(job, engine, connection)
-        for group, measure in GROUPS.items():
-            if group in job.wanted:
-                try:
-                    measure(client)
-                except Exception as error:  # the other groups are still to be measured
-                    note(f"{group}: {error}")
+        each_group(job, [(group, partial(measure, client)) for group, measure in GROUPS.items()])
 
 
 def url(job: Job) -> str:
@@ -124,23 +118,12 @@ def queue(client: Client) -> None:
         if client.left() != count:
             raise RuntimeError(f"{client.left()} of {count} jobs are in the queue")
         drain(client.job, f"bare-{workers}", MODULE, workers, count, client.left)
-    enqueue_one(client)
+    enqueue_one(client.job, lambda: client.awa.insert(Bare(1), queue="elsewhere"))
     before = client.left("elsewhere")
     bulk = int(ENQUEUED * client.job.seconds) // 100 * 100
     rate("enqueue-bulk", bulk, lambda: client.fill(bulk, "elsewhere", at_once=100))
     if client.left("elsewhere") - before != bulk:
         raise RuntimeError(f"{client.left('elsewhere') - before} of {bulk} jobs are in the queue")
-
-
-def enqueue_one(client: Client) -> None:
-    """One caller, each job durable before the next."""
-    for _ in range(10):
-        client.awa.insert(Bare(1), queue="elsewhere")
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() < began + client.job.seconds:
-        client.awa.insert(Bare(1), queue="elsewhere")
-        done += 1
-    report("enqueue-one", done / (time.perf_counter() - began))
 
 
 def start(client: Client) -> None:
@@ -155,24 +138,9 @@ def start(client: Client) -> None:
 
 
 def cold(client: Client) -> None:
-    """Importing it, and a process that enqueues a job and runs it, the median of three."""
+    """Importing it, and a process that enqueues a job and runs it."""
     import_time("import awa")
-    report("cold", sorted(cold_seconds(client) for _ in range(3))[1])
-
-
-def cold_seconds(client: Client) -> float:
-    """From the start of the process until the database says that its job is done."""
-    began = time.monotonic()
-    worker = Worker(MODULE, client.job, "cold")
-    try:
-        worker.line()  # the job's stamp
-        while client.left():
-            if time.monotonic() > began + 60:
-                raise RuntimeError("the job is not done after 60 s")
-            time.sleep(0.001)
-        return time.monotonic() - began
-    finally:
-        worker.kill()
+    cold_queue(client.job, MODULE, client.left)
 
 
 GROUPS: Final[dict[str, Callable[[Client], None]]] = {"start": start, "cold": cold, "queue": queue}

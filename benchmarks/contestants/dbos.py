@@ -37,12 +37,12 @@ from uvloop import new_event_loop
 from benchmarks.contestants import dbos_programs as programs
 from benchmarks.contestants import dbos_queue
 from benchmarks.contestants.dbos_programs import launched
+from benchmarks.contestants.shared import each_group
 from benchmarks.protocol import (
     Job,
     at_once,
     at_once_async,
     latencies,
-    note,
     one_at_a_time,
     one_at_a_time_async,
 )
@@ -62,12 +62,7 @@ def main() -> None:
     if sys.argv[2:]:
         dbos_queue.ROLES[sys.argv[2]](job)
         return
-    for group, measure in GROUPS:
-        if group in job.wanted:
-            try:
-                measure(job)
-            except Exception as error:
-                note(f"{group}: {error!r}")
+    each_group(job, [(group, partial(measure, job)) for group, measure in GROUPS])
 
 
 # -- in one process: threads -----------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import gc
 import itertools
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +21,8 @@ from dbos import DBOS, DBOSClient
 
 from benchmarks.contestants import dbos_programs as programs
 from benchmarks.contestants.dbos_programs import launched, tally
+from benchmarks.contestants.shared import cold_process, enqueue_one
 from benchmarks.protocol import (
-    ROOT,
     Job,
     Worker,
     drain,
@@ -67,7 +66,7 @@ from generate_series(1, 100) as number
 def queue(job: Job) -> None:
     """Enqueue with one caller, in bulk; drain by one and by two workers."""
     with client(job, "elsewhere") as caller:
-        enqueue_one(job, caller)
+        enqueue_one(job, lambda: caller.enqueue({"workflow_name": "bare", "queue_name": "elsewhere"}, 1))
         enqueue_bulk(job)
     for workers, limits in ((1, {}), (2, {"worker_concurrency": 100})):
         with client(job, "drain", **limits) as caller:
@@ -89,16 +88,6 @@ def client(job: Job, queue: str, **limits: Any) -> Iterator[DBOSClient]:
         yield caller
     finally:
         caller.destroy()
-
-
-def enqueue_one(job: Job, caller: DBOSClient) -> None:
-    """One caller, each durable before the next."""
-    done, until = 0, time.perf_counter() + job.seconds
-    began = time.perf_counter()
-    while time.perf_counter() < until:
-        caller.enqueue({"workflow_name": "bare", "queue_name": "elsewhere"}, done)
-        done += 1
-    report("enqueue-one", done / (time.perf_counter() - began))
 
 
 def enqueue_bulk(job: Job) -> None:
@@ -192,18 +181,12 @@ def waiting(job: Job) -> None:
     report("waiting-10k", grown / runs / 1000)
 
 
-def cold(job: Job, times: int = 3) -> None:
+def cold(job: Job) -> None:
     """What it takes to import it, and a process that runs one workflow: until it has the result."""
     import_time("import dbos")
     with launched(job):
         programs.chain(1, 1)
-    took = []
-    for _ in range(times):
-        began = time.monotonic()
-        command = [sys.executable, "-m", MODULE, sys.argv[1], "cold"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        took.append(float(done.stdout) - began)
-    report("cold", sorted(took)[times // 2])
+    cold_process(MODULE)
 
 
 # -- roles ---------------------------------------------------------------------------------------------------

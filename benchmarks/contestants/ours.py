@@ -19,6 +19,7 @@ import psycopg
 import perdure
 from benchmarks import programs
 from benchmarks.contestants import ours_queue
+from benchmarks.contestants.shared import cold_process
 from benchmarks.protocol import (
     Job,
     at_once,
@@ -66,7 +67,7 @@ def main() -> None:
         ours_queue.waiting(job)
     if "cold" in job.wanted:
         import_time("import perdure")
-        ours_queue.cold()
+        cold_process(ours_queue.MODULE)
 
 
 async def on_loop(job: Job, column: str) -> None:

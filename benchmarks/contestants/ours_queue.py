@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,8 +12,8 @@ import psycopg
 
 import perdure
 from benchmarks import programs
+from benchmarks.contestants.shared import enqueue_one
 from benchmarks.protocol import (
-    ROOT,
     Job,
     Worker,
     drain,
@@ -43,23 +41,13 @@ def queue(job: Job) -> None:
     count = int(EXPECTED * job.seconds * 2)
     with perdure.sync.Perdure(job.url, worker=False) as app, connect(job) as connection:
         elsewhere = programs.bare.options(queue="elsewhere")
-        enqueue_one(job, app)
+        enqueue_one(job, lambda: app.start("benchmarks.programs.bare", args=[1], queue="elsewhere"))
         batches = count // 100
         rate("enqueue-bulk", batches * 100, lambda: fill(app, elsewhere, batches * 100, at_once=100))
         for workers in (1, 2):
             for row, workflow in (("drain", programs.one_step), ("bare", programs.bare)):
                 fill(app, workflow, count)
                 drain(job, f"{row}-{workers}", MODULE, workers, count, lambda: left(connection))
-
-
-def enqueue_one(job: Job, app: perdure.sync.Perdure) -> None:
-    """One caller, each start durable before the next."""
-    done, until = 0, time.perf_counter() + job.seconds
-    began = time.perf_counter()
-    while time.perf_counter() < until:
-        app.start("benchmarks.programs.bare", args=[done], queue="elsewhere")
-        done += 1
-    report("enqueue-one", done / (time.perf_counter() - began))
 
 
 def fill(app: perdure.sync.Perdure, workflow: Any, count: int, at_once: int = 1000) -> None:
@@ -137,17 +125,6 @@ def sleep(app: perdure.sync.Perdure, connection: psycopg.Connection[Any], count:
     fill(app, programs.asleep, count)
     while value(connection, "select count(*) from perdure.live where status = 4") < there + count:
         time.sleep(0.1)
-
-
-def cold(times: int = 3) -> None:
-    """A process that runs one workflow and ends its life: until it says that it has the result."""
-    took = []
-    for _ in range(times):
-        began = time.monotonic()
-        command = [sys.executable, "-m", MODULE, sys.argv[1], "cold"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        took.append(float(done.stdout) - began)
-    report("cold", sorted(took)[times // 2])
 
 
 # -- roles ---------------------------------------------------------------------------------------------------

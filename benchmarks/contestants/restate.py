@@ -15,7 +15,6 @@ only are due in an hour. Two workers are two processes that listen on the port o
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -36,17 +35,15 @@ import hypercorn.config
 import restate.server
 
 from benchmarks.contestants import restate_programs as programs
+from benchmarks.contestants.shared import cold_process, each_group, serving
 from benchmarks.protocol import (
-    ROOT,
     Job,
     Worker,
     at_once_async,
     drain,
     import_time,
     latencies,
-    note,
     one_at_a_time_async,
-    report,
     say_ready,
     start_latency,
     timed,
@@ -87,27 +84,10 @@ def server(folder: Path) -> Iterator[int]:
         "RESTATE_DISABLE_TELEMETRY": "true",
         "RUST_LOG": "off",
     }
-    libc = ctypes.CDLL(None)
-
-    def die_with_parent() -> None:
-        if sys.platform == "linux":
-            libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: also where we are killed and end nothing
-
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **settings},
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread of ours runs yet, or holds a lock it needs
-    )
-    try:
+    with serving(command, **settings) as process:
         os.environ[PORTS] = f"{ingress},{admin},{service}"
         run(register(process))
         yield process.pid
-    finally:
-        process.kill()  # its store goes with the folder
-        process.wait()
 
 
 def free_ports(count: int) -> list[int]:
@@ -123,7 +103,7 @@ async def register(process: subprocess.Popen[bytes]) -> None:
     """Make our service known to the server, once it is up."""
     until = time.monotonic() + 60
     uri = f"http://127.0.0.1:{ports()[2]}"
-    async with serving():
+    async with handlers():
         while True:
             try:
                 await asyncio.to_thread(administer, "deployments", {"uri": uri})
@@ -154,7 +134,7 @@ def ports() -> tuple[int, ...]:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[None]:
+async def handlers() -> AsyncIterator[None]:
     """Serve the handlers on the running event loop; other processes may do so on the same port."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -245,7 +225,7 @@ def runner() -> asyncio.Runner:
 async def one(job: Job) -> None:
     """Runs one after another."""
     ingress = Ingress()
-    async with serving():
+    async with handlers():
         for steps in (1, 3, 10):
             await one_at_a_time_async(job, f"one-{steps}", partial(ingress.chain, steps))
 
@@ -254,7 +234,7 @@ async def many(job: Job) -> None:
     """Many runs at once, for a few times as long as one of them takes."""
     ingress = Ingress()
     settling = replace(job, seconds=max(job.seconds, SETTLED))
-    async with serving():
+    async with handlers():
         await ingress.chain(1)  # two hundred as the very first were seen to block each other
         for steps in (1, 3):
             await at_once_async(settling, f"many-{steps}", partial(ingress.chain, steps), warm=SETTLED)
@@ -263,7 +243,7 @@ async def many(job: Job) -> None:
 async def messages(_: Job) -> None:
     """Ping-pong of two runs by signals, and questions of a client to a workflow by durable promises."""
     ingress = Ingress()
-    async with serving():
+    async with handlers():
         pong = await ingress.post("Bench/pong/send", MESSAGES)
         game = {"other": pong["invocationId"], "times": MESSAGES}
         attempt, *took = await ingress.post("Bench/ping", game)
@@ -332,21 +312,15 @@ def starts(job: Job) -> None:
         helper.kill()
 
 
-def cold(_: Job, times: int = 3) -> None:
+def cold(_: Job) -> None:
     """A process that serves one run and ends its life."""
     import_time("import restate")
-    took = []
-    for _ in range(times):
-        began = time.monotonic()
-        command = [sys.executable, "-m", MODULE, sys.argv[1], "cold"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        took.append(float(done.stdout) - began)
-    report("cold", sorted(took)[times // 2])
+    cold_process(MODULE)
 
 
 async def be_a_worker() -> None:
     """Serve until our input is closed, then say what was run."""
-    async with serving():
+    async with handlers():
         await Ingress().chain(1)  # so that nothing is done for the first time while it is measured
         say_ready()
         await asyncio.to_thread(wait_for_end)
@@ -355,7 +329,7 @@ async def be_a_worker() -> None:
 
 async def be_cold() -> None:
     """Serve one run and say when it had ended."""
-    async with serving():
+    async with handlers():
         await Ingress().chain(1)
         print(time.monotonic(), flush=True)
 
@@ -372,17 +346,12 @@ WORK: Final[tuple[tuple[str, Callable[[Job], Any]], ...]] = (
 )
 
 
-def measure(job: Job, group: str, number: int, work: Callable[[Job], Any]) -> None:
-    """Measure one thing beside a server of its own; what goes wrong is noted, and the rest goes on."""
-    if group not in job.wanted:
-        return
-    try:
-        with server(job.folder / str(number)) as pid:
-            waited_for = work(replace(job, servers=(pid,)))
-            if waited_for is not None:
-                run(asyncio.wait_for(waited_for, LONGEST))
-    except Exception as error:
-        note(f"{group}: {error!r}")
+def measure(job: Job, number: int, work: Callable[[Job], Any]) -> None:
+    """Measure one thing beside a server of its own."""
+    with server(job.folder / str(number)) as pid:
+        waited_for = work(replace(job, servers=(pid,)))
+        if waited_for is not None:
+            run(asyncio.wait_for(waited_for, LONGEST))
 
 
 def main() -> None:
@@ -392,8 +361,7 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that server and workers end with us
     job = Job.read()
-    for number, (group, work) in enumerate(WORK):
-        measure(job, group, number, work)
+    each_group(job, [(group, partial(measure, job, n, work)) for n, (group, work) in enumerate(WORK)])
 
 
 if __name__ == "__main__":

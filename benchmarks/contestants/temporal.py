@@ -18,7 +18,6 @@ line to its last.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -38,9 +37,9 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRu
 from temporalio.worker import Worker as TemporalWorker
 
 from benchmarks.contestants import temporal_programs as programs
+from benchmarks.contestants.shared import cold_process, each_group, serving
 from benchmarks.protocol import (
     AT_ONCE,
-    ROOT,
     Job,
     Worker,
     at_once_async,
@@ -88,27 +87,10 @@ def server(folder: Path) -> Iterator[int]:
     command = [str(binary), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port)]
     command += ["--db-filename", str(folder / "temporal.db"), "--log-level", "never"]
     command += ["--sqlite-pragma", "journal_mode=wal", "--sqlite-pragma", "synchronous=full"]
-    libc = ctypes.CDLL(None)
-
-    def die_with_parent() -> None:
-        if sys.platform == "linux":
-            libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: also where we are killed and end nothing
-
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "TEMPORAL_VERSION_CHECK_DISABLED": "1"},
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread of ours runs yet, or holds a lock it needs
-    )
-    try:
+    with serving(command, TEMPORAL_VERSION_CHECK_DISABLED="1") as process:
         os.environ[ADDRESS] = f"127.0.0.1:{port}"
         asyncio.run(wait_up(process))
         yield process.pid
-    finally:
-        process.kill()  # its database goes with the folder
-        process.wait()
 
 
 async def wait_up(process: subprocess.Popen[bytes]) -> None:
@@ -289,16 +271,10 @@ def waiting(job: Job) -> None:
     note(f"memory of {WAITING} sleeping runs, not 10,000: a worker caches 1,000 and gives up the oldest")
 
 
-def cold(_: Job, times: int = 3) -> None:
+def cold(_: Job) -> None:
     """A process that runs one workflow and ends its life."""
     import_time("import temporalio.client, temporalio.worker, temporalio.workflow")
-    took = []
-    for _ in range(times):
-        began = time.monotonic()
-        command = [sys.executable, "-m", MODULE, sys.argv[1], "cold"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        took.append(float(done.stdout) - began)
-    report("cold", sorted(took)[times // 2])
+    cold_process(MODULE)
 
 
 async def be_a_worker() -> None:
@@ -343,17 +319,12 @@ CALLS: Final[tuple[tuple[str, Callable[[Job], None]], ...]] = (
 )
 
 
-def measure(job: Job, group: str, number: int, work: Callable[[Job], Any]) -> None:
-    """Measure one thing beside a server of its own; what goes wrong is noted, and the rest goes on."""
-    if group not in job.wanted:
-        return
-    try:
-        with server(job.folder / str(number)) as pid:
-            waited_for = work(replace(job, servers=(pid,)))
-            if waited_for is not None:
-                asyncio.run(asyncio.wait_for(waited_for, LONGEST))
-    except Exception as error:
-        note(f"{group}: {error!r}")
+def measure(job: Job, number: int, work: Callable[[Job], Any]) -> None:
+    """Measure one thing beside a server of its own."""
+    with server(job.folder / str(number)) as pid:
+        waited_for = work(replace(job, servers=(pid,)))
+        if waited_for is not None:
+            asyncio.run(asyncio.wait_for(waited_for, LONGEST))
 
 
 def main() -> None:
@@ -364,8 +335,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers and workers end with us
     job = Job.read()
     work: list[tuple[str, Any]] = [*LOOPS, *(LONG if job.seconds >= 2 else ()), *CALLS]
-    for number, (group, call) in enumerate(work):
-        measure(job, group, number, call)
+    each_group(job, [(group, partial(measure, job, n, call)) for n, (group, call) in enumerate(work)])
     if "recovery" in job.wanted:
         note("recovery was left out: 1,000 runs take minutes at some tens a second")
 
