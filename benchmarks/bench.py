@@ -58,7 +58,7 @@ def parse() -> argparse.Namespace:
         "--who", action="append", choices=names, help="these contestants only; may be repeated"
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (3)")
-    parser.add_argument("--seconds", type=float, help="for each figure in each round (2; 0.7 if quick)")
+    parser.add_argument("--seconds", type=float, help="for each figure in each round (2; 0.4 if quick)")
     parser.add_argument(
         "--database",
         metavar="URL",
@@ -72,7 +72,7 @@ def main() -> None:
     """Measure what the command line asks for, print it; a run of everything also writes `RESULTS.md`."""
     options = parse()
     wanted = frozenset(options.only or [group.key for group in GROUPS if group.quick or not options.quick])
-    seconds = options.seconds or (0.7 if options.quick else 2.0)
+    seconds = options.seconds or (0.4 if options.quick else 2.0)
     modules = options.who or (["ours", "raw", "ceiling", "dbos"] if options.quick else None)
     console, results = Console(), Results()
     with running(options.database) as server, console.status("setting up") as status:

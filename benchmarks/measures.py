@@ -31,14 +31,12 @@ class Group:
         title: of the table.
         rows: its columns.
         quick: whether `--quick` measures it.
-        alone: whether only perdure has it: what the other libraries are not asked for.
     """
 
     key: str
     title: str
     rows: tuple[Row, ...]
     quick: bool = False
-    alone: bool = False
 
 
 def _rate(key: str, label: str, unit: str = "runs/s") -> Row:
@@ -82,7 +80,6 @@ GROUPS: Final = (
         "start",
         "From enqueue to start, in an idle worker process",
         (Row("start-50", "p50", "ms"), Row("start-99", "p99", "ms")),
-        quick=True,
     ),
     Group(
         "messages",
@@ -117,13 +114,11 @@ GROUPS: Final = (
             _rate("object-many", "200 at once, to 1,000 objects", "commands/s"),
             _rate("object-same", "200 at once, to one", "commands/s"),
         ),
-        alone=True,
     ),
     Group(
         "payload",
         "perdure alone: runs of one step that takes and returns so much, one at a time",
         tuple(Row(f"payload-{size}", f"{size} KB", "ms a run") for size in (1, 10, 100)),
-        alone=True,
     ),
     Group(
         "counts",
@@ -135,13 +130,11 @@ GROUPS: Final = (
             Row("wal-many", "200 at once", "bytes of WAL"),
             Row("idle", "an idle worker", "transactions/s"),
         ),
-        alone=True,
     ),
     Group(
         "scaling",
         "perdure alone: a backlog of runs of one step, drained by so many processes",
         tuple(_rate(f"workers-{count}", f"{count}") for count in (1, 2, 3, 4)),
-        alone=True,
     ),
     Group(
         "history",
@@ -151,6 +144,5 @@ GROUPS: Final = (
             *(_rate(f"history-many-{size}", f"{size} ended, 200 at once") for size in SIZES),
             *(_rate(f"backlog-{size}", f"{size} waiting, 1 worker") for size in SIZES),
         ),
-        alone=True,
     ),
 )

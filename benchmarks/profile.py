@@ -242,11 +242,6 @@ def backend_seconds(server: Server) -> dict[str, float]:
     return dict(found)
 
 
-def _short(text: str) -> str:
-    words = " ".join(text.split()).replace('"perdure".', "")
-    return words if len(words) <= 90 else f"{words[:40]} ... {words[-45:]}"
-
-
 # -- the other two -----------------------------------------------------------------------------------------
 
 
