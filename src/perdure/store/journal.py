@@ -84,7 +84,7 @@ class Journal:
         self._writing = False
         self._taken: list[Ticket] = []
         self._begun: Batch | None = None
-        """What was sent by `send`, and this thread is to wait for."""
+        """What `send` was given, and the thread is to wait for."""
         self.refused: dict[int, Refused] = {}
         """Runs that lack a record, which the database will never take: nothing more of theirs is written."""
         self.sent_at: float | None = None

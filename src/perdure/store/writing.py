@@ -25,7 +25,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JournalHooks:
-    """What a journal tells its owner, from its own thread."""
+    """What a journal tells its owner, from whatever thread writes."""
 
     connect: Callable[..., Connection]
     fenced: Callable[[], None]
