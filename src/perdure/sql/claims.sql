@@ -174,22 +174,26 @@ where not exists (select 1 from {schema}.runs r where r.key = k.key)
 -- Whether any run waits for the end of one of these, or for an event of one that has news: asked after each commit
 -- that ends runs or sets events.
 select 1 from {schema}.waits w
-where w.target = any(%(keys)s::bigint[]) or (w.target = any(%(news)s::bigint[]) and w.topic is not null) limit 1
+where w.target = any(%(keys)s::bigint[] || %(news)s::bigint[])
+  and (w.topic is not null or w.target = any(%(keys)s::bigint[]))
+limit 1
 
 -- name: lock_waiters
 -- Lock the runs that wait for these, in a statement of its own: a run that is being put away right now shows as
 -- waiting only once its lock is free.
 select l.key from {schema}.live l
-where l.key in (select w.run from {schema}.waits w
-                where w.target = any(%(keys)s::bigint[]) or (w.target = any(%(news)s::bigint[]) and w.topic is not null))
+where l.key = any(array(select w.run from {schema}.waits w
+                        where w.target = any(%(keys)s::bigint[] || %(news)s::bigint[])
+                          and (w.topic is not null or w.target = any(%(keys)s::bigint[]))))
 order by l.key for update
 
 -- name: wake_waiters
 -- Wake those of the locked runs that wait.
 update {schema}.live set status = 2, ready = null
-where status = 4
-  and key in (select w.run from {schema}.waits w
-              where w.target = any(%(keys)s::bigint[]) or (w.target = any(%(news)s::bigint[]) and w.topic is not null))
+where status + 0 = 4
+  and key = any(array(select w.run from {schema}.waits w
+                      where w.target = any(%(keys)s::bigint[] || %(news)s::bigint[])
+                        and (w.topic is not null or w.target = any(%(keys)s::bigint[]))))
 returning key
 
 -- name: find_bereaved
@@ -207,12 +211,12 @@ with answered as (
     where key in (select l.key from {schema}.waits w
                   join {schema}.live l on l.key = w.run and l.status = 4
                   where w.target is not null
-                    and (exists (select 1 from {schema}.ends e where e.key = w.target)
+                    and ((select e.key from {schema}.ends e where e.key = w.target) is not null
+                         or (w.topic is null and (select r.key from {schema}.runs r where r.key = w.target) is null)
                          or (w.topic is null
-                             and not exists (select 1 from {schema}.runs r where r.key = w.target))
-                         or (w.topic is null
-                             and exists (select 1 from {schema}.live p where p.key = w.target and p.status = 6))
-                         or exists (select 1 from {schema}.events v where v.run = w.target and v.key = w.topic))
+                             and (select p.key from {schema}.live p where p.key = w.target and p.status = 6) is not null)
+                         or (select v.run from {schema}.events v
+                             where v.run = w.target and v.key = w.topic limit 1) is not null)
                   limit 1000 for update of l skip locked)
     returning 1),
 unbegun as (

@@ -20,9 +20,9 @@ sent as (
     select o.run, o.topic, nextval('{schema}.arrivals'), o.key, o.value
     from (select t.* from t join locked on locked.key = t.run order by t.number) o
     on conflict do nothing)
-select t.number, t.run, exists (select 1 from {schema}.live l where l.key = t.run) as lives,
+select t.number, t.run, (select l.key from {schema}.live l where l.key = t.run) is not null as lives,
        locked.key is not null as locked,
-       exists (select 1 from {schema}.messages m where m.run = t.run and m.topic = t.topic and m.key = t.key) as sent
+       (select m.run from {schema}.messages m where m.run = t.run and m.topic = t.topic and m.key = t.key) is not null as sent
 from t left join locked on locked.key = t.run
 
 -- name: record_sends
@@ -40,7 +40,7 @@ locked as materialized (
     select l.key from {schema}.live l where l.key = any(array(select target from m)) order by l.key for no key update),
 verdict as materialized (
     select m.step,
-           bool_or(locked.key is null and exists (select 1 from {schema}.live l where l.key = m.target)) as moved,
+           bool_or(locked.key is null and (select l.key from {schema}.live l where l.key = m.target) is not null) as moved,
            (array_agg(case when m.target is null then m.unknown else m.ended end order by m.number)
                filter (where locked.key is null))[1] as failure
     from m left join locked on locked.key = m.target group by m.step),
@@ -72,11 +72,12 @@ join {schema}.steps s on s.run = t.run and s.position = t.position
 
 -- name: wake_receivers
 -- Wake those of the targets that wait for such a message: in a statement after the one that took their locks.
-update {schema}.live l set status = 2, ready = null
-from (select distinct (select r.key from {schema}.runs r where r.id = t.id and not r.superseded) as run, t.topic
-      from unnest(%(id)s::text[], %(topic)s::text[]) as t (id, topic)) t
-where l.key = t.run and l.status = 4
-  and exists (select 1 from {schema}.waits w where w.run = l.key and w.topic = t.topic and w.target is null)
+update {schema}.live set status = 2, ready = null
+where status + 0 = 4 and key = any(array(
+    select t.run
+    from (select (select r.key from {schema}.runs r where r.id = t.id and not r.superseded) as run, t.topic
+          from unnest(%(id)s::text[], %(topic)s::text[]) as t (id, topic)) t
+    where exists (select 1 from {schema}.waits w where w.run = t.run and w.topic = t.topic and w.target is null)))
 
 -- name: find_messages
 -- The next messages of these topics, after those that their owners have seen.

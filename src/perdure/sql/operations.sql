@@ -149,16 +149,20 @@ where s.run = %(key)s
 -- loaded may go round in a circle.
 with recursive lives (root, key, id, parent) as (
     select r.key, o.key, o.id, o.parent
-    from {schema}.runs r join {schema}.runs o on o.id = r.id
+    from {schema}.runs r cross join lateral (
+        select key, id, parent from {schema}.runs where id = r.id and not superseded
+        union all
+        select key, id, parent from {schema}.runs where id = r.id and superseded) o  -- each has an index of its own
     where r.key = any(%(keys)s::bigint[])),
 tree (root, key, parent, below) as (
     select root, key, parent, false from lives
     union
     select t.root, c.key, c.parent, true
     from tree t join {schema}.runs c on c.parent = t.key where %(children)s)
-select t.root, t.key, exists (select 1 from {schema}.live l where l.key = t.key) as lives,
-       not t.below and exists (select 1 from {schema}.live l where l.key = t.parent)
-       or exists (select 1 from {schema}.waits w join {schema}.live l on l.key = w.run where w.target = t.key) as needed
+select t.root, t.key, (select l.key from {schema}.live l where l.key = t.key) is not null as lives,
+       not t.below and (select l.key from {schema}.live l where l.key = t.parent) is not null
+       or (select w.run from {schema}.waits w join {schema}.live l on l.key = w.run where w.target = t.key limit 1)
+           is not null as needed
 from tree t
 
 -- name: delete_runs
@@ -204,10 +208,16 @@ select id, name, queues, version, expires >= {schema}.clock() as lives from {sch
 -- name: find_tree
 -- Runs by id with every run that they started, directly or not, and earlier lives of all of them.
 with recursive tree (key, id) as (
-    select key, id from {schema}.runs where id = any(%(ids)s::text[])
+    select key, id from {schema}.runs where id = any(%(ids)s::text[]) and not superseded
+    union all
+    select key, id from {schema}.runs where id = any(%(ids)s::text[]) and superseded
     union
-    select r.key, r.id from tree t join {schema}.runs r on r.parent = t.key or (r.id = t.id and r.key <> t.key)
-    where %(children)s or r.id = t.id)
+    select r.key, r.id from tree t cross join lateral (
+        select key, id from {schema}.runs where %(children)s and parent = t.key
+        union all
+        select key, id from {schema}.runs where id = t.id and not superseded
+        union all
+        select key, id from {schema}.runs where id = t.id and superseded) r)
 select key from tree
 
 -- name: export_head

@@ -83,11 +83,11 @@ select (select extract(epoch from s.next - {schema}.clock())::double precision f
        exists (select 1 from {schema}.schedules s where not s.paused and s.pending <> '{}') as waits,
        exists (select 1 from {schema}.schedules s
                where not s.paused and s.pending <> '{}' and s.name <> all(%(put_off)s::text[])
-                 and (not exists (select 1 from {schema}.live l where l.schedule = s.name)
+                 and ((select l.key from {schema}.live l where l.schedule = s.name limit 1) is null
                       or (s.overlap in ('cancel_other', 'terminate_other')
-                          and exists (select 1 from {schema}.live l
-                                      where l.schedule = s.name and l.cancel <> 2
-                                        and (l.cancel = 0 or s.overlap = 'terminate_other'))))) as ready
+                          and (select l.key from {schema}.live l
+                               where l.schedule = s.name and l.cancel <> 2
+                                 and (l.cancel = 0 or s.overlap = 'terminate_other') limit 1) is not null))) as ready
 
 -- name: take_due_schedules
 -- Lock schedules that are due and that nobody else decides on. The condition is looked at again once a row is locked, so
@@ -105,7 +105,7 @@ select {schedule_columns}, {schema}.clock() as now
 from {schema}.schedules s
 where not s.paused and s.pending <> '{}' and s.name <> all(%(put_off)s::text[])
   and (s.overlap in ('cancel_other', 'terminate_other')
-       or not exists (select 1 from {schema}.live l where l.schedule = s.name))
+       or (select l.key from {schema}.live l where l.schedule = s.name limit 1) is null)
 order by s.name limit %(limit)s
 for update skip locked
 

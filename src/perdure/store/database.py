@@ -32,9 +32,11 @@ MAX_CONNECTIONS: Final = 8
 MAX_CHANNEL_BYTES: Final = 64
 TRY_FOR: Final = 30.0
 """Seconds for which a command is repeated while the database is away, before its caller is told."""
-PLAN_ONCE: Final = " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
-"""For statements with arrays, which Postgres would plan anew each time: a claim takes 0.5 ms, and 1.2 to plan. A plan that
-is made while the tables are empty is to be right for a million rows, so it may only follow indexes."""
+SETTINGS: Final = " -c idle_in_transaction_session_timeout=60s -c jit=off -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+"""For every connection of ours. A plan that was made while a table was empty is kept until the table is analyzed, and is to
+be right for a million rows, so it may only follow indexes: else a send reads all messages, the end of a run all dead ones."""
+PLAN_ONCE: Final = " -c plan_cache_mode=force_generic_plan -c enable_bitmapscan=off"
+"""For statements with arrays, which Postgres would plan anew each time: a claim takes 0.5 ms, and 1.2 to plan."""
 
 
 # libpq gives no SQLSTATE with a refused connection: these are its words for what no waiting mends.
@@ -156,7 +158,7 @@ class Database:
         """
         if not self.pooler:
             given = conninfo_to_dict(self.url).get("options") or ""
-            settings["options"] = f"{given} -c idle_in_transaction_session_timeout=60s -c jit=off"
+            settings["options"] = f"{given}{SETTINGS}"
             if plan_once:
                 settings["options"] += PLAN_ONCE
             if lock_timeout is not None:
