@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 
+import psycopg
 import pytest
 
 import perdure
 from perdure import sync, workflow
+from perdure.store.records import PutAway, WaitRecord
 from tests.api_tools import PATIENCE, until
+from tests.protocol_tools import RawWorker
 
 NEVER = 600.0
 pytestmark = pytest.mark.session
@@ -78,3 +81,20 @@ def test_an_end_is_told_to_the_process_that_started_the_run(
         door.set()
         waiting.join(PATIENCE)
         assert results == [7]
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_message_sends_workers_to_look_for_work_only_if_it_woke_a_run(
+    database_url: str, away: bool
+) -> None:
+    """One that is in memory is told by its mail alone: a look for each message took a third of a message's time."""
+    with RawWorker(database_url, single=False) as owner, sync.Perdure(database_url, worker=False) as client:
+        run = owner.start("c")
+        owner.write(WaitRecord(run, "1", topic="t"))
+        if away:
+            owner.write(PutAway(run, {"1": 0}))
+        with psycopg.connect(database_url, autocommit=True) as listener, client.bind():
+            listener.execute(f'listen "{client.engine.database.channel}"'.encode())
+            sync.send("c", "t", 1)
+            (hint,) = listener.notifies(timeout=PATIENCE, stop_after=1)
+        assert set(hint.payload.split()[1:]) == ({"mail", "work"} if away else {"mail"})

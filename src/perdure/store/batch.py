@@ -71,12 +71,14 @@ R = TypeVar("R", bound=Record)
 class Batch:
     """Tickets that are written together."""
 
-    __slots__ = ("_rows", "answer", "size", "tickets")
+    __slots__ = ("_rows", "answer", "size", "tickets", "woken")
 
     def __init__(self, tickets: Iterable[Ticket]) -> None:
         self.tickets = list(tickets)
         self.answer: Any = None
         """What waits for the answer, where it was sent already."""
+        self.woken = 0
+        """Runs that were put away until a message came, and now wait for a worker."""
         self._rows: dict[type[Record], list[Any]] = {}
         for ticket in self.tickets:
             for record in ticket.records:
@@ -270,6 +272,8 @@ class BatchWriter:
             settle_messages(messages, counts["send_messages"].fetchall())
         if sends := batch.of(SendRecord):
             settle_sends(connection, self._sql, sends, counts["record_sends"].fetchall(), self._worker)
+        if messages or sends:
+            batch.woken = counts["wake_receivers"].rowcount
         if away := batch.of(PutAway):
             gone = {key for (key,) in counts["put_away"].fetchall()}
             self._resolve_away(connection, [record for record in away if record.run not in gone])

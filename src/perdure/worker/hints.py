@@ -75,7 +75,7 @@ class Hints(Service):
             batch.of(HandOver) or batch.of(ContinueRecord)
         )
         number = self._engine.incarnation.worker
-        kinds = {WORK} if queued or sent else set()  # who waits for a message is woken with it
+        kinds = {WORK} if queued or batch.woken else set()
         if sent or news or written:
             kinds.add(MAIL)
             # Here it is known at once; what is gathered is what others are told.
