@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from perdure import sync
+from perdure import sync, workflow
 from perdure.store.claiming import Claimant, Look
+from perdure.store.claims import ClaimedRun
 from perdure.worker.claimer import Claimer
+from tests.api_tools import PATIENCE
 from tests.protocol_tools import RawWorker, start_of
 
 WAITING = """
@@ -142,3 +146,38 @@ def test_a_suspect_is_claimed_though_later_runs_of_its_group_were(database_url: 
         assert not claimer.claim(owner.connection, who, found, 10)
         suspects = claimer.claim(owner.connection, who, found, 1, suspects=True)
     assert [run.id for run in suspects] == ["early-0"]
+
+
+@pytest.mark.session
+def test_async_runs_are_not_claimed_by_as_many_as_there_are_threads(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An app that has one thread, and blocking workflows too, claims most of a backlog of async runs at once."""
+    names: list[str] = []
+    claims: list[int] = []
+    real = Claimer.claim
+
+    def counted(self: Claimer, *args: Any, **kwargs: Any) -> Sequence[ClaimedRun]:
+        runs = real(self, *args, **kwargs)
+        claims.append(len(runs))
+        return runs
+
+    @workflow(name="mixed.light")
+    async def light() -> None:
+        names.append("light")
+
+    @workflow(name="mixed.heavy")
+    def heavy() -> None:
+        names.append("heavy")
+
+    monkeypatch.setattr(Claimer, "claim", counted)
+    with sync.Perdure(database_url, worker=False) as client:
+        first = client.start_many(light.bind() for _ in range(300))
+        blocking = client.start_many(heavy.bind() for _ in range(3))
+        last = client.start_many(light.bind() for _ in range(300))
+        with sync.Perdure(database_url, threads=1):
+            for handle in (*first, *blocking, *last):
+                handle.result(PATIENCE)
+    assert names.count("light") == 600
+    assert names.count("heavy") == 3
+    assert len([count for count in claims if count]) < 60

@@ -42,9 +42,12 @@ READS_ALL: Final = {
     "requeue_orphans": "takes all that ran",
     "look_at_schedules": "an index that only runs of schedules are in",
     "take_waiting_schedules": "an index that only runs of schedules are in",
+    "busy_schedules": "an index that only runs of schedules are in",
     "find_trees": "an index that only past lives are in",
+    "supersede_failed": "starts with an id that a failed run has",
+    "find_dedups": "starts that others bar",
     **dict.fromkeys(
-        (
+        [
             *(
                 "list_audit",
                 "find_queued",
@@ -54,9 +57,16 @@ READS_ALL: Final = {
                 "keys_of_id",
                 "revive_failed",
             ),
-            *("forget_last_intents", "forget_last_failure", "forget_last_events"),
-        ),
-        "a command: an index that only failed runs or past lives are in",
+            *(
+                "forget_last_intents",
+                "forget_last_failure",
+                "forget_last_events",
+                "why_waits",
+                "look_at_runs",
+            ),
+            *("restart_runs", "drop_waits_of_archived", "copy_messages", "delete_runs", "export_runs"),
+        ],
+        "a command",
     ),
 }
 SCANS: Final = {"Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Index Scan"}

@@ -242,20 +242,22 @@ select t.key, 10, convert_to(t.next::text, 'UTF8'), %(worker)s::bigint from t jo
 -- Messages that the life that has ended did not consume are the next one's.
 update {schema}.messages m set run = t.next
 from unnest(%(keys)s::bigint[], %(next)s::bigint[]) as t (key, next)
-where m.run = t.key and exists (select 1 from {schema}.live l where l.key = t.next)
+where m.run = t.key and (select l.key from {schema}.live l where l.key = t.next) is not null
   and not exists (select 1 from {schema}.steps s where s.run = m.run and s.message = m.seq)
 
 -- name: move_children
 -- Children that were to end with it are the next one's too.
 update {schema}.live l set parent = t.next
 from unnest(%(keys)s::bigint[], %(next)s::bigint[]) as t (key, next)
-where l.parent = t.key and exists (select 1 from {schema}.live n where n.key = t.next)
+where l.parent = any(%(keys)s::bigint[]) and l.parent = t.key
+  and (select n.key from {schema}.live n where n.key = t.next) is not null
 
 -- name: move_waiters
 -- Whoever waits for its end waits for that of the next one.
 update {schema}.waits w set target = t.next
 from unnest(%(keys)s::bigint[], %(next)s::bigint[]) as t (key, next)
-where w.target = t.key and exists (select 1 from {schema}.live n where n.key = t.next)
+where w.target = any(%(keys)s::bigint[]) and w.target = t.key
+  and (select n.key from {schema}.live n where n.key = t.next) is not null
 
 -- name: record_step_and_end
 -- A batch of a last step and its run's end: one statement with the fence inside.

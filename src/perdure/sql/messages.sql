@@ -77,7 +77,8 @@ where status + 0 = 4 and key = any(array(
     select t.run
     from (select (select r.key from {schema}.runs r where r.id = t.id and not r.superseded) as run, t.topic
           from unnest(%(id)s::text[], %(topic)s::text[]) as t (id, topic)) t
-    where exists (select 1 from {schema}.waits w where w.run = t.run and w.topic = t.topic and w.target is null)))
+    where (select w.run from {schema}.waits w
+           where w.run = t.run and w.topic = t.topic and w.target is null limit 1) is not null))
 
 -- name: find_messages
 -- The next messages of these topics, after those that their owners have seen.

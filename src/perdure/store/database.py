@@ -32,7 +32,7 @@ MAX_CONNECTIONS: Final = 8
 MAX_CHANNEL_BYTES: Final = 64
 TRY_FOR: Final = 30.0
 """Seconds for which a command is repeated while the database is away, before its caller is told."""
-SETTINGS: Final = " -c idle_in_transaction_session_timeout=60s -c jit=off -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+SETTINGS: Final = " -c idle_in_transaction_session_timeout=60s -c jit=off -c enable_seqscan=off"
 """For every connection of ours. A plan that was made while a table was empty is kept until the table is analyzed, and is to
 be right for a million rows, so it may only follow indexes: else a send reads all messages, the end of a run all dead ones."""
 PLAN_ONCE: Final = " -c plan_cache_mode=force_generic_plan -c enable_bitmapscan=off"

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from perdure.worker.engine import Engine
 
 GATHER_SECONDS: Final = 0.003
+GATHER_MOST: Final = 0.024
+"""Where hints follow each other without a pause, each gathers twice as long as the one before, up to this: whoever hears
+them is at work already, and of a caller that starts runs one by one they took 0.12 of 0.45 ms of CPU a start."""
 WAITERS_SECONDS: Final = 0.02
 """For so long ends gather before the runs that were put away to wait for them are looked for: one statement instead of
 one for each commit, which took a tenth of a run's time, one at a time."""
@@ -61,6 +64,7 @@ class Hints(Service):
         self._parents: list[int] = []
         self._kinds: set[str] = set()
         self._sent_at = self._look_at = 0.0
+        self._gather = GATHER_SECONDS
 
     def committed(self, batch: Batch) -> None:
         """Look at a batch that was just committed."""
@@ -111,9 +115,12 @@ class Hints(Service):
     def tick(self) -> float | None:
         """Send what has gathered."""
         self._engine.sizes.read_if_asked()
-        early = self._sent_at + GATHER_SECONDS - time.monotonic()
+        early = self._sent_at + self._gather - time.monotonic()
         if early > 0:
             self._stopping.wait(early)  # the first goes at once; those that follow it gather
+            self._gather = min(2 * self._gather, GATHER_MOST)
+        else:
+            self._gather = GATHER_SECONDS
         self._sent_at = time.monotonic()
         with self._lock:
             kinds, self._kinds = self._kinds, set()
