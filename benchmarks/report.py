@@ -23,8 +23,13 @@ _JOBS: Final = (
     "It takes and ends jobs a thousand at a time; a run here gets a task of its own, and a record of its end."
 )
 _MESSAGES: Final = (
-    "A message is a commit of its own, a look for it, and the record that it was received; not profiled yet."
+    "A message is a commit of its own, a look for it, and the record that it was received, each waited for."
 )
+_START: Final = "A start waits for its commit, NOTIFY, a claim that is a transaction of its own, and the event loop."
+_COLD: Final = (
+    "Besides the import, an app opens connections, looks at the schema and at its limits, and registers a worker."
+)
+_WAITING: Final = "What a run that is put away leaves in its worker has not been looked for."
 _IMPORT: Final = "perdure imports all of its modules at once, and psycopg and asyncio with them."
 _QUEUES: Final = ("pgqueuer", "awa", "procrastinate", "oban", "absurd")
 REASONS: Final[dict[tuple[str, str], str]] = {
@@ -36,7 +41,10 @@ REASONS: Final[dict[tuple[str, str], str]] = {
         for centile in (50, 99)
         for peer in ("Restate", "absurd")
     },
+    **{(f"start-{centile}", peer): _START for centile in (50, 99) for peer in _QUEUES},
     **{("import", peer.name): _IMPORT for peer in PEERS},
+    **{("cold", peer.name): _COLD for peer in PEERS},
+    **{("waiting-10k", peer.name): _WAITING for peer in PEERS},
 }
 """Why a peer is ahead, by row and peer, as far as that is known of our side; nobody has profiled the peers."""
 
