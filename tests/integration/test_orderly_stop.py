@@ -11,6 +11,7 @@ import pytest
 
 import perdure
 from perdure import Connection, step, sync, transaction, workflow
+from perdure.store.database import Database
 from perdure.sync import Perdure
 from tests.api_tools import rows, until
 
@@ -158,3 +159,20 @@ def test_stop_in_the_middle_of_a_blocking_transaction(database_url: str) -> None
     with Perdure(database_url, lease=60, grace=0) as second, second.bind():
         assert second.handle(handle.id).result(10) == 1
     assert rows(database_url, "select count(*) from written") == [(1,)]
+
+
+def test_connection_that_is_lent_when_the_database_is_closed_is_closed_as_it_comes_back(
+    database_url: str,
+) -> None:
+    """A thread that has an answer at this moment would leave it open for good; opened again, connections are kept."""
+    database = Database(database_url)
+    database.open()
+    with database.borrow() as lent:
+        database.close()
+    assert lent.closed
+    database.open()
+    with database.borrow() as lent:
+        pass
+    assert not lent.closed
+    database.close()
+    assert lent.closed

@@ -86,6 +86,7 @@ class Database:
         self.embedded: Final = None if given else EmbeddedPostgres()
         self.url: str = given or ""
         self._idle: list[Connection] = []
+        self._closed = False
         self._lock = threading.Lock()
         self._slots = threading.Semaphore(MAX_CONNECTIONS)
 
@@ -100,6 +101,7 @@ class Database:
 
     def open(self) -> None:
         """Start the embedded server, if it is the one."""
+        self._closed = False
         if self.embedded is not None:
             self.url = self.embedded.start()
         self._reach()
@@ -127,9 +129,10 @@ class Database:
                 time.sleep(backoff(failures))
 
     def close(self) -> None:
-        """Close idle connections and leave the embedded server."""
+        """Close idle connections, and lent ones as they come back; leave the embedded server."""
         with self._lock:
             idle, self._idle = self._idle, []
+            self._closed = True
         for connection in idle:
             connection.close()
         if self.embedded is not None:
@@ -190,7 +193,11 @@ class Database:
                 connection.close()
                 raise
             with self._lock:
-                self._idle.append(connection)
+                kept = not self._closed
+                if kept:
+                    self._idle.append(connection)
+            if not kept:
+                connection.close()
 
     def run(
         self,
