@@ -188,7 +188,7 @@ where l.key = any(array(select w.run from {schema}.waits w
 order by l.key for update
 
 -- name: wake_waiters
--- Wake those of the locked runs that wait.
+-- Wake those of the locked runs that wait. (`+ 0`: journal.sql says why.)
 update {schema}.live set status = 2, ready = null
 where status + 0 = 4
   and key = any(array(select w.run from {schema}.waits w

@@ -71,7 +71,8 @@ from unnest(%(run)s::bigint[], %(position)s::text[]) as t (run, position)
 join {schema}.steps s on s.run = t.run and s.position = t.position
 
 -- name: wake_receivers
--- Wake those of the targets that wait for such a message: in a statement after the one that took their locks.
+-- Wake those of the targets that wait for such a message: in a statement after the one that took their locks. (`+ 0`:
+-- journal.sql says why.)
 update {schema}.live set status = 2, ready = null
 where status + 0 = 4 and key = any(array(
     select t.run

@@ -78,7 +78,8 @@ class Batch:
         self.answer: Any = None
         """What waits for the answer, where it was sent already."""
         self.woken = 0
-        """Runs that were put away until a message came, and now wait for a worker."""
+        """Runs that were put away until a message came, and now wait for a worker; of a try whose answer was lost they are
+        not counted, and found by a poll."""
         self._rows: dict[type[Record], list[Any]] = {}
         for ticket in self.tickets:
             for record in ticket.records:
