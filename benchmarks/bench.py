@@ -90,7 +90,8 @@ def main() -> None:
         results.save(options.save)
     if not (options.quick or options.only or options.who) and options.rounds >= FEWEST_ROUNDS:
         results.save(SAMPLES)
-        PAGE.write_text(report.markdown(results, "make bench"))
+        chosen = f' ARGS="--seconds {seconds:g}"' if options.seconds else ""
+        PAGE.write_text(report.markdown(results, f"make bench{chosen}"))
 
 
 def set_up(contestants: list[Contestant], results: Results) -> Iterator[tuple[Contestant, Path]]:

@@ -25,10 +25,14 @@ _JOBS: Final = (
 _MESSAGES: Final = (
     "A message is a commit of its own, a look for it, and the record that it was received, each waited for."
 )
-_START: Final = "A start waits for its commit, NOTIFY, a claim that is a transaction of its own, and the event loop."
-_COLD: Final = (
-    "Besides the import, an app opens connections, looks at the schema and at its limits, and registers a worker."
+_TRANSACTION: Final = (
+    "Before the body a transaction step looks for its checkpoint, behind it comes the fence with the record, then COMMIT, "
+    "each a round trip."
 )
+_START: Final = (
+    "A start waits for its commit, NOTIFY, a claim that is a transaction of its own, and the event loop."
+)
+_COLD: Final = "Besides the import, an app opens connections, looks at the schema and at its limits, and registers a worker."
 _WAITING: Final = "What a run that is put away leaves in its worker has not been looked for."
 _IMPORT: Final = "perdure imports all of its modules at once, and psycopg and asyncio with them."
 _QUEUES: Final = ("pgqueuer", "awa", "procrastinate", "oban", "absurd")
@@ -39,8 +43,9 @@ REASONS: Final[dict[tuple[str, str], str]] = {
         (f"{what}-{centile}", peer): _MESSAGES
         for what in ("send", "event")
         for centile in (50, 99)
-        for peer in ("Restate", "absurd")
+        for peer in ("Restate", "absurd", "Temporal")
     },
+    ("transaction", "absurd"): _TRANSACTION,
     **{(f"start-{centile}", peer): _START for centile in (50, 99) for peer in _QUEUES},
     **{("import", peer.name): _IMPORT for peer in PEERS},
     **{("cold", peer.name): _COLD for peer in PEERS},
