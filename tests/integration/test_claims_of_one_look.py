@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -148,12 +148,18 @@ def test_a_suspect_is_claimed_though_later_runs_of_its_group_were(database_url: 
     assert [run.id for run in suspects] == ["early-0"]
 
 
-@pytest.mark.session
-def test_async_runs_are_not_claimed_by_as_many_as_there_are_threads(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An app that has one thread, and blocking workflows too, claims most of a backlog of async runs at once."""
-    names: list[str] = []
+class Mixed(NamedTuple):
+    """An app with both kinds of workflows: what ran, in this order, and how many runs each claim had."""
+
+    light: Any
+    heavy: Any
+    ran: list[str]
+    claims: list[int]
+
+
+@pytest.fixture
+def mixed(monkeypatch: pytest.MonkeyPatch) -> Mixed:
+    ran: list[str] = []
     claims: list[int] = []
     real = Claimer.claim
 
@@ -164,20 +170,38 @@ def test_async_runs_are_not_claimed_by_as_many_as_there_are_threads(
 
     @workflow(name="mixed.light")
     async def light() -> None:
-        names.append("light")
+        ran.append("light")
 
     @workflow(name="mixed.heavy")
     def heavy() -> None:
-        names.append("heavy")
+        ran.append("heavy")
 
     monkeypatch.setattr(Claimer, "claim", counted)
-    with sync.Perdure(database_url, worker=False) as client:
-        first = client.start_many(light.bind() for _ in range(300))
-        blocking = client.start_many(heavy.bind() for _ in range(3))
-        last = client.start_many(light.bind() for _ in range(300))
-        with sync.Perdure(database_url, threads=1):
-            for handle in (*first, *blocking, *last):
+    return Mixed(light, heavy, ran, claims)
+
+
+def run_backlog(url: str, workflows: Sequence[Any], **settings: Any) -> None:
+    """Start one run of each, then have an app with one thread run them."""
+    with sync.Perdure(url, worker=False) as client:
+        handles = client.start_many(each.bind() for each in workflows)
+        with sync.Perdure(url, threads=1, **settings):
+            for handle in handles:
                 handle.result(PATIENCE)
-    assert names.count("light") == 600
-    assert names.count("heavy") == 3
-    assert len([count for count in claims if count]) < 60
+
+
+@pytest.mark.session
+def test_async_runs_are_not_claimed_by_as_many_as_there_are_threads(database_url: str, mixed: Mixed) -> None:
+    """An app that has one thread, and blocking workflows too, claims most of a backlog of async runs at once."""
+    run_backlog(database_url, [mixed.light] * 300 + [mixed.heavy] * 3 + [mixed.light] * 300)
+    assert (mixed.ran.count("light"), mixed.ran.count("heavy")) == (600, 3)
+    assert len([count for count in mixed.claims if count]) < 60
+
+
+@pytest.mark.session
+def test_a_blocking_run_is_not_passed_over_as_long_as_async_ones_wait(
+    database_url: str, mixed: Mixed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims of `async` runs alone go past it; the first after a look does not."""
+    monkeypatch.setattr("perdure.worker.producer.LOOK_SECONDS", 0.0)
+    run_backlog(database_url, [mixed.light] * 20 + [mixed.heavy] + [mixed.light] * 600, concurrency=20)
+    assert mixed.ran.index("heavy") < 400

@@ -17,18 +17,7 @@ from perdure import sql
 from perdure.store.database import SETTINGS
 from tests import million_runs
 
-GROWS: Final = {
-    "runs",
-    "live",
-    "steps",
-    "messages",
-    "ends",
-    "events",
-    "streams",
-    "waits",
-    "commands",
-    "entities",
-}
+GROWS: Final = "runs live steps messages ends events streams waits commands entities"
 """Tables that have a row for everything that happens."""
 READS_ALL: Final = {
     "list_runs": "planned for the values it has",
@@ -46,29 +35,13 @@ READS_ALL: Final = {
     "find_trees": "an index that only past lives are in",
     "supersede_failed": "starts with an id that a failed run has",
     "find_dedups": "starts that others bar",
-    **dict.fromkeys(
-        [
-            *(
-                "list_audit",
-                "find_queued",
-                "find_cancelled",
-                "find_doomed",
-                "find_tree",
-                "keys_of_id",
-                "revive_failed",
-            ),
-            *(
-                "forget_last_intents",
-                "forget_last_failure",
-                "forget_last_events",
-                "why_waits",
-                "look_at_runs",
-            ),
-            *("restart_runs", "drop_waits_of_archived", "copy_messages", "delete_runs", "export_runs"),
-        ],
-        "a command",
-    ),
 }
+COMMANDS: Final = """
+    list_audit find_queued find_cancelled find_doomed find_tree keys_of_id revive_failed forget_last_intents
+    forget_last_failure forget_last_events why_waits look_at_runs restart_runs drop_waits_of_archived copy_messages
+    delete_runs export_runs
+"""
+"""Rare, and planned for the values they have the first five times on a connection."""
 SCANS: Final = {"Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Index Scan"}
 OWNED_CLOCK: Final = {"advance_clock", "set_clock"}
 """Statements on a table that only tests have."""
@@ -86,7 +59,9 @@ def test_no_plan_made_early_reads_the_whole_of_a_table(database_url: str, count:
             for name, statement in sql.load("perdure").items()
             if name not in OWNED_CLOCK and (found := set(read_whole(connection, name, statement)))
         }
-    assert not {name: tables for name, tables in reading.items() if name not in READS_ALL}
+    assert not {
+        name: tables for name, tables in reading.items() if name not in [*READS_ALL, *COMMANDS.split()]
+    }
 
 
 def read_whole(connection: psycopg.Connection[Any], name: str, statement: str) -> Iterator[str]:
@@ -100,7 +75,7 @@ def read_whole(connection: psycopg.Connection[Any], name: str, statement: str) -
     row = connection.execute(f"explain (format json) execute {name}{values}".encode()).fetchone()
     assert row is not None
     for node, table in walked(row[0][0]["Plan"]):
-        if table in GROWS and node["Node Type"] in SCANS and "Index Cond" not in node:
+        if table in GROWS.split() and node["Node Type"] in SCANS and "Index Cond" not in node:
             yield table
 
 

@@ -89,6 +89,8 @@ class Producer(Service):
             # nothing waits, or it would go before what is more urgent.
             self._take(incarnation, self._last, suspects=False)
         found, fresh = self._look(incarnation, hinted=hinted)
+        if fresh:  # it has found again what was passed over
+            self._async_next = False
         suspects = not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0
         took, limit = self._take(incarnation, found, suspects=suspects)
         self._drained = took < limit
@@ -156,7 +158,7 @@ class Producer(Service):
         for claimed in runs:
             self._begin(incarnation, claimed)
         self._doubtful = False
-        # Every other time, so that a blocking run among many `async` ones is passed over once, not for ever.
+        # Every other time, and never first after a look: a blocking run among many `async` ones waits for a look, not for ever.
         self._async_next = (
             not self._async_next
             and len(runs) == limit < CLAIM_AT_ONCE
