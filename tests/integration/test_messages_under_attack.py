@@ -16,6 +16,7 @@ import pytest
 import perdure
 from perdure import DatabaseUnavailable, Perdure, RunEnded, WorkflowConflict, WorkflowNotFound, workflow
 from perdure.models import Kind
+from perdure.store.messages import Vanished
 from perdure.store.records import MessageRecord, Outcome, PutAway, SendRecord, Ticket, WaitRecord
 from perdure.worker.mail import POLL_SECONDS
 from tests.api_tools import on_loop, rows, until, until_true
@@ -249,6 +250,28 @@ def test_of_two_lives_of_a_run_one_sends(database_url: str) -> None:
         first.write(late)
         assert late.outcome is Outcome.LOST
         assert sent(database_url) == ["1"]
+
+
+@pytest.mark.parametrize("kind", ["from a run", "from outside"])
+def test_a_message_whose_target_goes_on_as_new_meanwhile_is_sent_to_its_next_life(
+    kind: str, database_url: str
+) -> None:
+    """It waited for the lock of a row that is gone when it has it: the run has not ended, and the send is tried again."""
+    with RawWorker(database_url, single=False) as owner, RawWorker(database_url) as other:
+        run, next_life = owner.start("c"), owner.key()
+        record: Any = sending_step(other, other.start("sender"), "c")
+        if kind == "from outside":
+            record = MessageRecord(other.key(), "c", "t", b"1", "k")
+        going_on = {"keys": [run], "next": [next_life], "input": [b"[]"], "worker": owner.number}
+        with holding(database_url, "c") as life:
+            sender = in_thread(lambda: other.write(record))
+            until(lambda: rows(database_url, "select 1 from pg_locks where not granted"))
+            life.execute(owner.database.statements["continue_runs"].encode(), going_on)
+            life.commit()
+            assert isinstance(sender.error(), Vanished)
+        other.write(record)
+        assert record.outcome is Outcome.WON
+    assert rows(database_url, "select run from perdure.messages where topic = 't'") == [(next_life,)]
 
 
 # -- bad words, wasted work ------------------------------------------------------------------------------------
