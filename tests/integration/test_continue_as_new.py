@@ -184,6 +184,12 @@ async def logged(count: int) -> None:
     await until_true(check)
 
 
+PARENT_LIVES = """
+select 1 from perdure.runs r join perdure.live child on child.key = r.key join perdure.live parent on parent.key = child.parent
+where r.id = %s
+"""
+
+
 @workflow(name="onward.with_children")
 async def with_children(left: int) -> str:
     if left == 1:
@@ -200,6 +206,7 @@ async def test_children_are_kept_and_end_with_the_last_life(database_url: str) -
         await lives(database_url, handle.id, 2)
         child = app.handle("kept")
         assert (await child.status()) in ("running", "waiting", "queued")
+        assert await asked(database_url, PARENT_LIVES, "kept") == [(1,)]
         await handle.send("end", "x")
         assert await handle.result(timeout=30) == "x"
         with pytest.raises(WorkflowCancelled):
