@@ -9,7 +9,7 @@ import pytest
 from perdure.errors import WorkflowFailed
 from perdure.models import Status
 from perdure.serial import encode_failure
-from perdure.store import operations
+from perdure.store import archive, operations
 from perdure.store.database import Database
 from perdure.store.records import EndRecord, PutAway, StepRecord, WaitRecord
 from tests.api_tools import rows
@@ -73,3 +73,22 @@ def test_what_a_run_waits_for_is_not_deleted_before_it_has_heard(owner: RawWorke
     owner.write(EndRecord(waiter, 7, b"1", waited=True))
     rows(database_url, "delete from perdure.waits; delete from perdure.live")
     assert operations.delete(owner.database, [child], NOTE, children=True) == [child]
+
+
+def test_earlier_lives_go_with_a_run_and_with_its_children(owner: RawWorker, database_url: str) -> None:
+    """An export has those of the run and of what it started; deleted, it leaves none of its own."""
+    parent, child = failed(owner, "parent"), failed(owner, "child")
+    for run, next_life in ((parent, -parent), (child, -child)):
+        assert operations.restart(owner.database, {run: (next_life, None)}, NOTE) == [next_life]
+    rows(database_url, "update perdure.runs set parent = %s where key = %s", -parent, -child)
+    everything = archive.export(owner.database, ["parent"], children=True)
+    assert sorted(run.id for run in everything.runs) == ["child", "child", "parent", "parent"]
+    alone = archive.export(owner.database, ["parent"], children=False)
+    assert [run.id for run in alone.runs] == ["parent", "parent"]
+    rows(
+        database_url,
+        "with gone as (delete from perdure.live returning key) "
+        "insert into perdure.ends (key, status, value) select key, 7, '1' from gone",
+    )
+    assert operations.delete(owner.database, [-child], NOTE, children=True) == [-child]
+    assert rows(database_url, "select id from perdure.runs") == [("parent",), ("parent",)]
