@@ -98,8 +98,8 @@ GROUPS: Final = (
     ),
     Group(
         "waiting",
-        "10,000 runs asleep for an hour, in one worker",
-        (Row("waiting-10k", "memory", "kB a run"),),
+        "Runs asleep for an hour, in one worker",
+        (Row("waiting-10k", "10,000", "kB a run"), Row("waiting-100k", "100,000", "kB a run")),
     ),
     Group(
         "cold",

@@ -33,7 +33,7 @@ EXPECTED: Final = 6000
 LEASE: Final = 1.0
 """Seconds, where a worker is killed: 15 by default."""
 KILLED: Final = 1000
-WAITING: Final = 10_000
+WAITING: Final = ((10_000, "waiting-10k"), (100_000, "waiting-100k"))
 
 
 def queue(job: Job) -> None:
@@ -106,15 +106,17 @@ def recovery(job: Job) -> None:
 
 
 def waiting(job: Job) -> None:
-    """Runs that sleep for an hour, started by a client: what they add to a worker process that has put them away."""
+    """Runs that sleep for an hour, started by a client: what they add to a worker that has put away a thousand before."""
     worker = Worker(MODULE, job)
     try:
         worker.wait_ready()
         with perdure.sync.Perdure(job.url, worker=False) as app, connect(job) as connection:
             sleep(app, connection, 1000)
-            before = resident_bytes(worker.pid)
-            sleep(app, connection, WAITING)
-            report("waiting-10k", max(0, resident_bytes(worker.pid) - before) / WAITING / 1000)
+            before, there = resident_bytes(worker.pid), 0
+            for count, row in WAITING:
+                sleep(app, connection, count - there)
+                there = count
+                report(row, max(0, resident_bytes(worker.pid) - before) / count / 1000)
     finally:
         worker.kill()
 
