@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perdure.store.records import Fenced
-from perdure.store.session import Begun
+from perdure.store.session import Found
 
 if TYPE_CHECKING:
     from tests.hand_driven import Hand
@@ -40,9 +40,7 @@ class HandSession:
     def begin(self, isolation: Any, locks: Any, run: int, position: str) -> Steps:
         yield from self.fence()
         found = [r for r in self._life.journal.records() if r.position == position]
-        if not found:
-            return Begun(None, None, None, None)
-        return Begun(None, found[0].failed, found[0].value, self._life.worker)
+        return Found(found[0].failed, found[0].value) if found else None
 
     def fence(self) -> Steps:
         yield from ()

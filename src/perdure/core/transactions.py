@@ -175,9 +175,9 @@ class _Attempts:
             session = self.run.runtime.session(is_async=self.definition.colour)
             try:
                 yield from session.open()
-                begun = yield from session.begin(None, {}, self.run.key, self.call.position)
-                if begun.worker is not None:
-                    return self.found(begun.value)
+                found = yield from session.begin(None, {}, self.run.key, self.call.position)
+                if found is not None:
+                    return told if found.failed else self.found(found.value)
                 yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
                 return told
             except Fenced:
@@ -196,11 +196,11 @@ class _Attempts:
         session = runtime.session(is_async=definition.colour)
         try:
             yield from session.open()
-            begun = yield from session.begin(
+            found = yield from session.begin(
                 definition.isolation, definition.lock, self.run.key, self.call.position
             )
-            if begun.worker is not None:
-                return self.found(begun.value)
+            if found is not None:
+                return self.found(found.value)
             info = info_of(self.run, self.call, attempt)
             body = Invoke(
                 around_step(self.run, definition.function, info, is_async=definition.colour),
@@ -236,8 +236,7 @@ class _Attempts:
         finally:
             yield from _given_back(session)
 
-    def found(self, value: bytes | None) -> Told:
+    def found(self, value: bytes) -> Told:
         """The answer that an earlier attempt recorded: it did commit."""
-        stored = bytes(value or b"null")
         group = self.group if self.group is not None else self.run.gate.next_group()
-        return Told(False, stored, self.definition.signature.result.decode(stored), group=group)
+        return Told(False, value, self.definition.signature.result.decode(value), group=group)

@@ -9,6 +9,7 @@ length and its bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from struct import pack
 from typing import Any, ClassVar
 
@@ -16,6 +17,9 @@ import psycopg
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""Where Postgres counts from."""
+_MICROSECOND = timedelta(microseconds=1)
 _NULL = b"\xff\xff\xff\xff"
 
 
@@ -100,6 +104,17 @@ class Doubles(Column):
         super().__init__(701, len(values), None in values, _fixed("d", 8, values))
 
 
+class Moments(Column):
+    """A `timestamptz[]`, of datetimes with a zone."""
+
+    __slots__ = ()
+    oid = 1185
+
+    def __init__(self, values: Sequence[datetime | None]) -> None:
+        microseconds = [None if value is None else (value - _EPOCH) // _MICROSECOND for value in values]
+        super().__init__(1184, len(values), None in values, _fixed("q", 8, microseconds))
+
+
 class Texts(Column):
     """A `text[]`."""
 
@@ -134,7 +149,7 @@ class _ColumnDumper(Dumper):
 
 _DUMPERS = {
     kind: type(f"{kind.__name__}Dumper", (_ColumnDumper,), {"oid": kind.oid})
-    for kind in (Bigints, Integers, Smallints, Booleans, Reals, Doubles, Texts, Blobs)
+    for kind in (Bigints, Integers, Smallints, Booleans, Reals, Doubles, Moments, Texts, Blobs)
 }
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import psycopg
+from psycopg.pq.abc import PGresult
 
 from perdure.sql import Statements
 from perdure.store.arrays import Bigints, Blobs, Texts
@@ -36,6 +37,7 @@ from perdure.store.messages import (
     settle_messages,
     settle_sends,
 )
+from perdure.store.prepared import BEGIN, COMMIT, Statement, execute, roll_back, rows
 from perdure.store.records import (
     AnsweredWait,
     ContinueRecord,
@@ -138,28 +140,25 @@ class BatchWriter:
 
     def _write_pipeline(self, connection: Connection, batch: Batch, lock_timeout: float) -> None:
         statements = list(self._statements(batch))
-        counts: dict[str, psycopg.Cursor[Any]] = {}
         begin = "begin_batch" if self._worker is not None else "begin_client_batch"
+        # Postgres plans the statements that send or start anew for each size of array, which costs more than they do.
+        settings = {
+            "lock_timeout": f"{max(1, int(lock_timeout * 1000))}ms",
+            "plans": "force_generic_plan" if batch.planned_once else "auto",
+        }
+        named = [(begin, settings | self._identity), *statements]
+        packet = [Statement(self._sql[name], parameters, name) for name, parameters in named]
         try:
-            with connection.pipeline():
-                connection.execute("begin")
-                # Postgres plans the statements that send or start anew for each size of array, which costs more than they do.
-                settings = {
-                    "lock_timeout": f"{max(1, int(lock_timeout * 1000))}ms",
-                    "plans": "force_generic_plan" if batch.planned_once else "auto",
-                }
-                connection.execute(self._sql[begin], settings | self._identity)
-                for name, parameters in statements:
-                    counts[name] = connection.execute(self._sql[name], parameters, binary=True)
-                commit = connection.execute("commit")
+            _, _, *results, commit = execute(connection, [BEGIN, *packet, COMMIT])
         except psycopg.Error:
             if not connection.closed:
-                connection.rollback()
+                roll_back(connection)
             raise
-        if commit.statusmessage != "COMMIT":
-            raise psycopg.OperationalError(f"the batch ended with {commit.statusmessage}")
+        if commit.command_status != b"COMMIT":
+            raise psycopg.OperationalError(f"the batch ended with {commit.command_status!r}")
         confirm(connection)
-        self._settle(connection, batch, counts)
+        answers = {name: result for (name, _), result in zip(statements, results, strict=True)}
+        self._settle(connection, batch, answers)
 
     def _statements(self, batch: Batch) -> Iterable[tuple[str, dict[str, Any]]]:
         """The statements of the batch, in the order in which locks are taken."""
@@ -256,7 +255,7 @@ class BatchWriter:
 
     # -- outcomes --------------------------------------------------------------------------------
 
-    def _settle(self, connection: Connection, batch: Batch, counts: dict[str, psycopg.Cursor[Any]]) -> None:
+    def _settle(self, connection: Connection, batch: Batch, answers: dict[str, PGresult]) -> None:
         for kind, name, resolve in (
             (StepRecord, "record_steps", self._resolve_steps),
             (StartRecord, "start_runs", self._resolve_starts),
@@ -264,19 +263,20 @@ class BatchWriter:
             (ContinueRecord, "continue_runs", self._resolve_ends),
         ):
             records: list[Any] = batch.of(kind)
-            if records and counts[name].rowcount != len(records):
+            if records and answers[name].command_tuples != len(records):
                 resolve(connection, records)
             else:
                 for record in records:
                     record.outcome = Outcome.WON
         if messages := batch.of(MessageRecord):
-            settle_messages(messages, counts["send_messages"].fetchall())
+            settle_messages(messages, rows(connection, answers["send_messages"]))
         if sends := batch.of(SendRecord):
-            settle_sends(connection, self._sql, sends, counts["record_sends"].fetchall(), self._worker)
+            recorded = rows(connection, answers["record_sends"])
+            settle_sends(connection, self._sql, sends, recorded, self._worker)
         if messages or sends:
-            batch.woken = counts["wake_receivers"].rowcount
+            batch.woken = answers["wake_receivers"].command_tuples or 0
         if away := batch.of(PutAway):
-            gone = {key for (key,) in counts["put_away"].fetchall()}
+            gone = {key for (key,) in rows(connection, answers["put_away"])}
             self._resolve_away(connection, [record for record in away if record.run not in gone])
         others: list[Record] = [record for ticket in batch.tickets for record in ticket.records]
         for record in others:

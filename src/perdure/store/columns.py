@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from perdure.store.arrays import Bigints, Blobs, Booleans, Doubles, Integers, Reals, Smallints, Texts
+from perdure.store.arrays import Bigints, Blobs, Booleans, Doubles, Integers, Moments, Reals, Smallints, Texts
 from perdure.store.records import (
     EndRecord,
     ProgressRecord,
@@ -85,7 +85,7 @@ def wait_columns(waits: Sequence[WaitRecord]) -> dict[str, Any]:
     """Many waits."""
     return places(waits) | {
         "seconds": Doubles([wait.seconds for wait in waits]),
-        "at": [wait.at for wait in waits],
+        "at": Moments([wait.at for wait in waits]),
         "target": Bigints([wait.target for wait in waits]),
         "topic": Texts([wait.topic for wait in waits]),
     }

@@ -8,6 +8,9 @@ that ran into it is closed: what it was doing is unknown, and unknown outcomes a
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from typing import Any, Final
 
 import psycopg
@@ -29,8 +32,11 @@ class Connection(psycopg.Connection[TupleRow]):
 
     answer_within: float = ANSWER_WITHIN
     doubtful: bool = False
-    plans: dict[str, Any]
-    """Statements prepared by hand (`store.prepared`)."""
+
+    @cached_property
+    def plans(self) -> dict[str, bytes]:
+        """What is prepared by hand (`store.prepared`): the server's name for a statement of ours."""
+        return {}
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for an answer, at most `answer_within` seconds, unless the caller has a timeout of its own."""
@@ -48,9 +54,68 @@ class Connection(psycopg.Connection[TupleRow]):
 
 
 class StepConnection(Connection):
-    """A connection on which the user's own statements run, which may take their time."""
+    """A connection on which the user's own statements run, which may take their time, but not end our transaction."""
 
     answer_within = 3600.0
+    in_step: bool = False
+    """A transaction of perdure's is open."""
+
+    def commit(self) -> None:
+        """Commit, if there is no transaction of perdure's."""
+        _refuse_in_step(self.in_step, "commit")
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back, if there is no transaction of perdure's."""
+        _refuse_in_step(self.in_step, "rollback")
+        super().rollback()
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[psycopg.Transaction]:
+        """A block with a savepoint, or a transaction."""
+        self.plans.clear()  # if it is rolled back, psycopg deallocates all that is prepared
+        with super().transaction(savepoint_name, force_rollback) as block:
+            yield block
+
+
+class AsyncStepConnection(psycopg.AsyncConnection[TupleRow]):
+    """The same in the other colour."""
+
+    in_step: bool = False
+
+    @cached_property
+    def plans(self) -> dict[str, bytes]:
+        """What is prepared by hand."""
+        return {}
+
+    async def commit(self) -> None:
+        """Commit, if there is no transaction of perdure's."""
+        _refuse_in_step(self.in_step, "commit")
+        await super().commit()
+
+    async def rollback(self) -> None:
+        """Roll back, if there is no transaction of perdure's."""
+        _refuse_in_step(self.in_step, "rollback")
+        await super().rollback()
+
+    @asynccontextmanager
+    async def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> AsyncIterator[psycopg.AsyncTransaction]:
+        """A block with a savepoint, or a transaction."""
+        self.plans.clear()
+        async with super().transaction(savepoint_name, force_rollback) as block:
+            yield block
+
+
+def _refuse_in_step(in_step: bool, what: str) -> None:
+    if in_step:
+        raise psycopg.ProgrammingError(
+            f"{what}() is perdure's in a transaction step: return to commit, raise to roll back. "
+            "`conn.transaction()` is a savepoint"
+        )
 
 
 def is_doubtful(diagnostic: psycopg.errors.Diagnostic) -> bool:
@@ -101,7 +166,6 @@ def connect(
         **{**KEEPALIVE, **settings},
     )
     connection.answer_within = answer_within
-    connection.plans = {}
     connection.add_notice_handler(connection.note)
     register_arrays(connection)
     return connection

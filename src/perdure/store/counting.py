@@ -24,6 +24,7 @@ from perdure.store.arrays import Bigints, Texts
 from perdure.store.claiming import Limits
 from perdure.store.connection import Connection
 from perdure.store.database import Database
+from perdure.store.prepared import BEGIN, COMMIT, Statement, execute, roll_back, rows
 from perdure.store.workers import CLAIM_SLOT
 
 RECOUNT_SECONDS: Final = 10.0
@@ -89,7 +90,7 @@ class Slots:
         keys = sorted({(queue, key) for queue, _, key in groups})
         now = time.monotonic()
         held = {name: known for name in names if (known := self._held.get(name)) and now < known.until}
-        with connection.transaction():
+        try:
             locked, taken, left, begun = self._ask(connection, worker, names, keys, held)
             limits = {row[0]: Limits(*row) for row in locked}
             self._note(limits, held, taken, left)
@@ -100,6 +101,11 @@ class Slots:
                 if usage is not None:
                     usage.begun, usage.free_in = runs, free_in
             yield Count(limits, used, by_key)
+        except BaseException:
+            if not connection.closed:
+                roll_back(connection)
+            raise
+        execute(connection, [COMMIT])
 
     def _ask(
         self,
@@ -123,10 +129,11 @@ class Slots:
             ),
         ]
         statements = self._database.statements
-        with connection.pipeline():
-            connection.execute(statements["begin_batch"], begin)
-            answers = [connection.execute(statements[name], values, binary=True) for name, values in asked]
-        return [answer.fetchall() for answer in answers]
+        packet = [
+            Statement(statements[name], values, name) for name, values in [("begin_batch", begin), *asked]
+        ]
+        _, _, *answers = execute(connection, [BEGIN, *packet])
+        return [rows(connection, answer) for answer in answers]
 
     def _note(
         self,

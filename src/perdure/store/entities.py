@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +21,7 @@ from perdure.store.batch import Batch
 from perdure.store.columns import places
 from perdure.store.connection import Connection, confirm
 from perdure.store.database import Database
+from perdure.store.prepared import BEGIN, COMMIT, Statement, execute, roll_back, rows
 from perdure.store.records import Outcome, Record, StepRecord, Ticket
 
 Place = tuple[str, str]
@@ -121,7 +122,7 @@ class CommandWriter:
             self._save(connection, _run_all(commands, states, done))
         except BaseException as error:
             if not connection.closed:
-                connection.rollback()
+                roll_back(connection)
             if alone and isinstance(error, psycopg.errors.LockNotAvailable):
                 self._blocked |= dict.fromkeys(places, time.monotonic() + TRY_BLOCKED_AFTER)
             raise
@@ -147,52 +148,60 @@ class CommandWriter:
         begin = "begin_batch" if self._worker is not None else "begin_client_batch"
         settings = {"lock_timeout": f"{max(1, int(lock_timeout * 1000))}ms", "plans": "auto"}
         ids = _columns([command.place for command in commands]) | {"id": Texts([c.id for c in commands])}
-        with connection.pipeline():
-            connection.execute("begin")
-            connection.execute(self._sql[begin], settings | {"worker": self._worker, "slot": self._slot})
-            connection.execute(self._sql["make_entities"], which)
-            locked = connection.execute(self._sql["lock_entities"], which, binary=True)
+        packet = [
+            self._statement(begin, settings | {"worker": self._worker, "slot": self._slot}),
+            self._statement("make_entities", which),
+            self._statement("lock_entities", which),
             # After the lock, so that whatever an earlier try has done is seen.
-            found = connection.execute(self._sql["find_commands"], ids, binary=True)
-            recorded = (
-                connection.execute(self._sql["find_sends"], places(steps), binary=True) if steps else None
-            )
-        states = {(type, key): _State(version, state) for type, key, version, state in locked.fetchall()}
-        by_id = {(type, key, id): bytes(value) for type, key, id, value in found.fetchall()}
+            self._statement("find_commands", ids),
+        ]
+        if steps:
+            packet.append(self._statement("find_sends", places(steps)))
+        _, _, _, locked, found, *recorded = execute(connection, [BEGIN, *packet])
+        states = {
+            (type, key): _State(version, state) for type, key, version, state in rows(connection, locked)
+        }
+        by_id = {(type, key, id): bytes(value) for type, key, id, value in rows(connection, found)}
         by_step = {
             (run, position): (failed, bytes(value))
-            for run, position, failed, value, _ in (recorded.fetchall() if recorded is not None else ())
+            for result in recorded
+            for run, position, failed, value, _ in rows(connection, result)
         }
         return states, (by_id, by_step)
 
     def _save(self, connection: Connection, work: _Work) -> None:
-        with connection.pipeline():
-            if work.changed:
-                states = [work.states[place] for place in work.changed]
-                connection.execute(
-                    self._sql["save_entities"],
+        packet: list[Statement] = []
+        if work.changed:
+            states = [work.states[place] for place in work.changed]
+            packet.append(
+                self._statement(
+                    "save_entities",
                     _columns(work.changed)
                     | {
                         "state": Blobs([state.value for state in states]),
                         "version": Bigints([state.version for state in states]),
                     },
                 )
-                connection.execute(self._sql["add_commands"], _command_columns(work.applied))
-                if tells := [told for command, _ in work.applied for told in command.tells]:
-                    connection.execute(self._sql["add_told"], _told_columns(tells))
-            if done := [told.id for told in work.told if not told.failed]:
-                connection.execute(self._sql["end_told"], {"ids": Texts(done)})
-            if failed := [told for told in work.told if told.failed]:
-                errors = Blobs([told.value for told in failed])
-                connection.execute(
-                    self._sql["fail_told"], {"ids": Texts([told.id for told in failed]), "errors": errors}
-                )
-            if work.steps:
-                steps = _step_columns(work.steps) | {"worker": self._worker}
-                connection.execute(self._sql["record_command_steps"], steps)
-            commit = connection.execute("commit")
-        if commit.statusmessage != "COMMIT":
-            raise psycopg.OperationalError(f"the batch ended with {commit.statusmessage}")
+            )
+            packet.append(self._statement("add_commands", _command_columns(work.applied)))
+            if tells := [told for command, _ in work.applied for told in command.tells]:
+                packet.append(self._statement("add_told", _told_columns(tells)))
+        if done := [told.id for told in work.told if not told.failed]:
+            packet.append(self._statement("end_told", {"ids": Texts(done)}))
+        if failed := [told for told in work.told if told.failed]:
+            errors = Blobs([told.value for told in failed])
+            packet.append(
+                self._statement("fail_told", {"ids": Texts([told.id for told in failed]), "errors": errors})
+            )
+        if work.steps:
+            steps = _step_columns(work.steps) | {"worker": self._worker}
+            packet.append(self._statement("record_command_steps", steps))
+        commit = execute(connection, [*packet, COMMIT])[-1]
+        if commit.command_status != b"COMMIT":
+            raise psycopg.OperationalError(f"the batch ended with {commit.command_status!r}")
+
+    def _statement(self, name: str, parameters: Mapping[str, Any]) -> Statement:
+        return Statement(self._sql[name], parameters, name)
 
 
 _Done = tuple[dict[tuple[str, str, str], bytes], dict[tuple[int, str], tuple[bool, bytes]]]

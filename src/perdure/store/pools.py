@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from perdure.store.connection import KEEPALIVE, StepConnection
+from perdure.store.connection import KEEPALIVE, AsyncStepConnection, StepConnection
 from perdure.store.database import Database
 from perdure.store.workers import SESSIONS
 
@@ -76,7 +76,11 @@ class _LazyAsyncPool:
     """An asynchronous pool that opens on the loop that first uses it."""
 
     def __init__(self, cls: Any, options: dict[str, Any], configure: Callable[[Any], None] | None) -> None:
-        self._pool = cls(configure=_in_thread(configure) if configure is not None else None, **options)
+        self._pool = cls(
+            connection_class=AsyncStepConnection,
+            configure=_in_thread(configure) if configure is not None else None,
+            **options,
+        )
         self._opened = False
 
     async def getconn(self) -> psycopg.AsyncConnection[Any]:

@@ -3,8 +3,8 @@
 Its methods are generators that yield `Use`: call this function of psycopg's, and await it if the connection
 is an asynchronous one. What can go wrong is translated into the few outcomes that the step's logic knows.
 
-What psycopg calls a transaction forbids the user `commit()` and `rollback()`; a COMMIT sent as text is
-caught by the connection's status, or by comparing the transaction's start.
+The connection forbids the user `commit()` and `rollback()`; a COMMIT sent as text is caught by the
+connection's status, or by comparing the transaction's start.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.errors import InvalidSqlStatementName
 from psycopg.pq import TransactionStatus
 
 from perdure.errors import DatabaseUnavailable
 from perdure.sql import Statements
 from perdure.store.batch import FENCED_STATE
 from perdure.store.connection import abort, is_doubtful, is_lost, is_retryable
+from perdure.store.prepared import COMMIT, Statement, execute, execute_async
 from perdure.store.records import Fenced, StepRecord
 from perdure.store.signal import Signal
 
 _ENDED_INSIDE_STATE: Final = "PD002"
-_ISOLATION: Final = {
+_ISOLATION: Final[Mapping[str, psycopg.IsolationLevel]] = {
+    "read uncommitted": psycopg.IsolationLevel.READ_UNCOMMITTED,
     "read committed": psycopg.IsolationLevel.READ_COMMITTED,
     "repeatable read": psycopg.IsolationLevel.REPEATABLE_READ,
     "serializable": psycopg.IsolationLevel.SERIALIZABLE,
@@ -77,13 +80,11 @@ class EndedInside(Exception):
     """The user's function ended the transaction itself."""
 
 
-class Begun(NamedTuple):
-    """What a transaction step finds when it begins."""
+class Found(NamedTuple):
+    """The record that an earlier attempt left."""
 
-    began: Any
-    failed: bool | None
-    value: bytes | None
-    worker: int | None
+    failed: bool
+    value: bytes
 
 
 Steps = Generator[Use, Any, Any]
@@ -98,10 +99,10 @@ class Session:
         self._pool, self._sql, self._is_async = pool, statements, is_async
         self._worker, self._slots = worker, slots
         self._slot: int | None = None
-        self._isolated = self._orderly = self._doubtful = False
+        self._orderly = self._doubtful = False
         self._factories: tuple[Any, Any] = (None, None)
-        self._began: Any = None
-        self._block: Any = None
+        self._began: bytes | None = None
+        """When the transaction began, as Postgres wrote it."""
         self.connection: Any = None
 
     def open(self) -> Steps:
@@ -126,8 +127,6 @@ class Session:
                 return
             self.connection.remove_notice_handler(self._note)
             self.connection.row_factory, self.connection.cursor_factory = self._factories
-            if self._isolated:
-                yield self._use(self.connection.set_isolation_level, None)
         finally:
             if self._slot is not None:
                 self._slots.append(self._slot)
@@ -153,34 +152,26 @@ class Session:
 
     def begin(
         self, isolation: str | None, locks: Mapping[str, str], run: int | None, position: str
-    ) -> Generator[Use, Any, Begun]:
-        """BEGIN, lock tables, take the fence, read the record: one round trip. Without a run there are no last two.
+    ) -> Generator[Use, Any, Found | None]:
+        """BEGIN, lock tables, take the fence, read the record: one packet. Without a run there are no last two.
 
         The locks come first: the snapshot of a repeatable read is then not older than they are. With the fence held
         from here on, whoever declares this worker dead finds this transaction in the way and ends it, locks and all.
         """
+        place = {"worker": self._worker, "slot": self._slot, "run": run, "position": position}
+        look = self._statement("begin_step" if run is not None else "begin_plain", place)
         with _translated():
-            if isolation is not None:
-                self._isolated = True
-                yield self._use(self.connection.set_isolation_level, _ISOLATION[isolation])
-            self._block = self._transaction()
-            start, flush = self._doors(self.connection.pipeline())
-            yield self._use(start)
-            try:
-                yield self._use(self._doors(self._block)[0])
-                for table, mode in locks.items():
-                    yield self._use(self.connection.execute, _lock_table(table, mode))
-                name = "begin_step" if run is not None else "begin_plain"
-                place = {"worker": self._worker, "slot": self._slot, "run": run, "position": position}
-                cursor = yield self._use(self.connection.execute, self._sql[name], place)
-            except BaseException as error:
-                yield self._use(
-                    flush, type(error), error, None
-                )  # keeps this error, not those that follow from it
-                raise
-            yield self._use(flush, None, None, None)
-            _, self._began, failed, value, worker = yield self._use(cursor.fetchone)
-        return Begun(self._began, failed, value, worker)
+            begin = Statement(_begin(self.connection, isolation))
+            tables = [
+                Statement(_lock_table(table, mode).as_string(self.connection))
+                for table, mode in locks.items()
+            ]
+            *_, found = yield self._execute(begin, *tables, look)
+        self.connection.in_step = True
+        self._began = found.get_value(0, 1)
+        if found.get_value(0, 4) is None:
+            return None
+        return Found(found.get_value(0, 2) == b"\1", found.get_value(0, 3))
 
     def begin_plain(self, isolation: str | None, locks: Mapping[str, str]) -> Steps:
         """BEGIN and lock tables: a transaction outside of any run."""
@@ -193,16 +184,13 @@ class Session:
             EndedInside: the transaction is not the one that was begun.
             DatabaseUnavailable: the COMMIT had no answer.
         """
+        same = self._statement("same_transaction", {"began": self._began})
         with _translated():
-            cursor = yield self._use(
-                self.connection.execute, self._sql["same_transaction"], {"began": self._began}
-            )
-            (same,) = yield self._use(cursor.fetchone)
-            if not same:
+            (answer,) = yield self._execute(same)
+            if answer.get_value(0, 0) != b"\1":
                 raise EndedInside
         try:
-            yield self._use(self._doors(self._block)[1], None, None, None)
-            self._orderly = True
+            yield from self._committed()
         except psycopg.Error as error:
             if is_lost(error):
                 raise DatabaseUnavailable(
@@ -211,7 +199,7 @@ class Session:
             raise
 
     def commit(self, record: StepRecord) -> Steps:
-        """Fence, record and COMMIT in one flush.
+        """Fence, record and COMMIT in one packet.
 
         Raises:
             Fenced: the worker was declared dead; nothing is committed.
@@ -235,31 +223,18 @@ class Session:
             "began": self._began,
         }
         with _translated(self._sql.schema):
-            start, flush = self._doors(self.connection.pipeline())
-            yield self._use(start)
-            try:
-                yield self._use(self.connection.execute, self._sql["record_transaction"], row)
-                yield self._use(self._doors(self._block)[1], None, None, None)
-            except BaseException as error:
-                yield self._use(flush, type(error), error, None)
-                raise
-            yield self._use(flush, None, None, None)
-            if self._status is not TransactionStatus.IDLE:
-                raise Conflict("the COMMIT has no answer", unknown=True)
+            yield from self._committed(self._statement("record_transaction", row))
             if self._doubtful:
                 raise Conflict("the server warned at COMMIT: it may not be replicated", unknown=True)
-        self._orderly = True
 
     def roll_back(self) -> Steps:
         """Leave the transaction without committing; a broken connection has done so itself."""
         connection: Any = self.connection
-        if connection is None or self._block is None:
+        if connection is None or self._status is TransactionStatus.IDLE:
             return
+        connection.in_step = False
         try:
-            if self._status is TransactionStatus.IDLE:
-                return
-            reason = psycopg.Rollback(self._block)
-            yield self._use(self._doors(self._block)[1], type(reason), reason, None)
+            yield self._use(connection.rollback)
             self._orderly = True
         except (psycopg.Error, OSError):
             yield self._use(connection.close)
@@ -277,18 +252,21 @@ class Session:
     def _status(self) -> TransactionStatus:
         return TransactionStatus(self.connection.info.transaction_status)
 
-    def _transaction(self) -> Any:
-        # Not `connection.transaction()`: entered inside a pipeline, that opens one of its own, which stays on until
-        # the end, and the user's statements would answer late.
-        return (psycopg.AsyncTransaction if self._is_async else psycopg.Transaction)(self.connection)
+    def _committed(self, *last: Statement) -> Steps:
+        *_, commit = yield self._execute(*last, COMMIT)
+        self.connection.in_step = False
+        if commit.command_status != b"COMMIT":
+            raise Conflict("the COMMIT rolled back")
+        self._orderly = True
+
+    def _statement(self, name: str, parameters: Mapping[str, Any]) -> Statement:
+        return Statement(self._sql[name], parameters, name)
+
+    def _execute(self, *statements: Statement) -> Use:
+        return self._use(execute_async if self._is_async else execute, self.connection, statements)
 
     def _use(self, function: Callable[..., Any], *args: Any) -> Use:
         return Use(function, args, is_async=self._is_async)
-
-    def _doors(self, context: Any) -> tuple[Any, Any]:
-        if self._is_async:
-            return context.__aenter__, context.__aexit__
-        return context.__enter__, context.__exit__
 
 
 def is_conflict(error: BaseException) -> bool:
@@ -308,9 +286,22 @@ def _translated(schema: str | None = None) -> Any:
         ours = (error.diag.schema_name, error.diag.table_name) == (schema, "steps")
         if isinstance(error, psycopg.errors.UniqueViolation) and ours:
             raise Recorded from error
-        if is_conflict(error) or isinstance(error, psycopg.OperationalError):
+        if is_conflict(error) or isinstance(error, psycopg.OperationalError | InvalidSqlStatementName):
             raise Conflict(str(error), unknown=is_lost(error)) from error
         raise
+
+
+def _begin(connection: Any, isolation: str | None) -> str:
+    """BEGIN as psycopg would say it, whose settings of a connection a user may have made in `configure`."""
+    level = _ISOLATION[isolation] if isolation is not None else connection.isolation_level
+    words = ["begin"]
+    if level is not None:
+        words.append(f"isolation level {next(name for name, known in _ISOLATION.items() if known is level)}")
+    if connection.read_only is not None:
+        words.append("read only" if connection.read_only else "read write")
+    if connection.deferrable is not None:
+        words.append("deferrable" if connection.deferrable else "not deferrable")
+    return " ".join(words)
 
 
 def _lock_table(table: str, mode: str) -> sql.Composed:

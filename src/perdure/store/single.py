@@ -14,7 +14,7 @@ import psycopg
 from perdure.sql import Statements
 from perdure.store.columns import end_parameters, start_parameters, step_parameters
 from perdure.store.connection import Connection, confirm
-from perdure.store.prepared import answered, execute_prepared, send_prepared
+from perdure.store.prepared import Statement, answered, execute, send
 from perdure.store.records import EndRecord, Outcome, StartRecord, StepRecord
 
 if TYPE_CHECKING:
@@ -55,9 +55,8 @@ class SingleWriter:
         Raises:
             psycopg.Error: whether it was sent is not known.
         """
-        form = single_form(batch)
-        if form is not None and (plan := connection.plans.get(form[0])) is not None:
-            batch.answer = send_prepared(connection, plan, form[1] | self._identity)
+        if (statement := self._statement(batch)) is not None:
+            batch.answer = send(connection, statement)
 
     def write(self, connection: Connection, batch: Batch) -> bool:
         """Write it, or wait for the answer, where it was sent; False: the general form has to write it, or to tell.
@@ -66,21 +65,26 @@ class SingleWriter:
             psycopg.Error: nothing is written, or (a lost connection) nobody knows.
         """
         answer, batch.answer = batch.answer, None
-        count = None
+        results = None
         if answer is not None:
             # Where it is no longer prepared nothing was done.
             with suppress(psycopg.errors.InvalidSqlStatementName):
-                count = answered(connection, answer)
-        if count is None:
-            form = single_form(batch)
-            if form is None:
+                results = answered(connection, answer)
+        if results is None:
+            statement = self._statement(batch)
+            if statement is None:
                 return False
-            name, parameters = form
-            count = execute_prepared(connection, name, self._sql[name], parameters | self._identity)
-        if count != 1:
+            results = execute(connection, [statement])
+        if results[0].command_tuples != 1:
             return False  # fenced, written by an earlier try, or cancelled
         confirm(connection)
         for ticket in batch.tickets:
             for record in ticket.records:
                 record.outcome = Outcome.WON
         return True
+
+    def _statement(self, batch: Batch) -> Statement | None:
+        if (form := single_form(batch)) is None:
+            return None
+        name, parameters = form
+        return Statement(self._sql[name], parameters | self._identity, name)
