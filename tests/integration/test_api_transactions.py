@@ -121,6 +121,18 @@ async def isolation_of(conn: AsyncConnection) -> str:
 
 
 @transaction
+def blocking_isolation(conn: Connection) -> str:
+    row = conn.execute("show transaction_isolation").fetchone()
+    assert row
+    return str(row[0])
+
+
+@workflow
+def shows_isolation() -> str:
+    return blocking_isolation()
+
+
+@transaction
 async def plain_isolation(conn: AsyncConnection) -> str:
     row = await (await conn.execute("show transaction_isolation")).fetchone()
     assert row
@@ -146,6 +158,26 @@ async def count_then_book(conn: AsyncConnection) -> int:
     await asyncio.sleep(0.01)
     await conn.execute("insert into ledger (text) values (%s)", (str(row[0]),))
     return int(row[0])
+
+
+@transaction
+def deallocates(conn: Connection, how: str) -> None:
+    bodies.append(how)
+    conn.execute("insert into ledger (text) values (%s)", (how,), prepare=how != "secretly")
+    if how == "savepoint":
+        with conn.transaction(force_rollback=True):
+            conn.execute("insert into ledger (text) values ('inner')")
+    elif how == "drop":
+        conn.execute("create temp table passing () on commit drop")
+        conn.execute("drop table passing")
+    else:
+        conn.execute("do $$ begin deallocate all; end $$")
+
+
+@workflow
+def deallocates_often(how: str) -> None:
+    for _ in range(3):
+        deallocates(how)
 
 
 @workflow
@@ -241,6 +273,15 @@ async def test_an_inner_transaction_is_a_savepoint(ledger_url: str) -> None:
     assert booked(ledger_url) == ["outer", "caught"]
 
 
+@pytest.mark.parametrize(("how", "most"), [("savepoint", 3), ("drop", 3), ("secretly", 4)])
+def test_statements_that_a_body_deallocates_are_prepared_again(how: str, most: int, ledger_url: str) -> None:
+    """Psycopg does so when anything is rolled back or dropped: no body runs twice for it, as one does where nobody knows."""
+    with perdure.sync.Perdure(ledger_url):
+        deallocates_often(how)
+    assert booked(ledger_url) == [how] * 3
+    assert len(bodies) <= most
+
+
 @on_loop
 async def test_a_swallowed_sql_error_does_not_pass(ledger_url: str) -> None:
     """A function that goes on after an SQL error fails, instead of a COMMIT that silently rolls back."""
@@ -291,6 +332,16 @@ async def test_isolation_is_as_asked(ledger_url: str) -> None:
     async with Perdure(ledger_url):
         assert await calls("isolation") == "serializable"
         assert await calls("plain") == "read committed"
+
+
+def test_isolation_that_configure_has_set_holds(ledger_url: str) -> None:
+    """What a connection is set to is what its transactions are, where the decorator does not say otherwise."""
+
+    def configure(conn: psycopg.Connection[Any]) -> None:
+        conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+
+    with perdure.sync.Perdure(ledger_url, configure=configure):
+        assert shows_isolation() == "repeatable read"
 
 
 @on_loop

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import nullcontext
+
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
-from perdure.store.records import HandOver, Outcome, Ticket
+from perdure.store.connection import is_lost
+from perdure.store.prepared import BEGIN, COMMIT, Statement, execute, roll_back, rows
+from perdure.store.records import EventRecord, HandOver, Outcome, StepRecord, Ticket
 from tests.protocol_tools import RawWorker, start_of, step_of, stranger
 
 pytestmark = pytest.mark.session
@@ -46,3 +52,76 @@ def test_statement_whose_preparation_was_cut_off_is_used_all_the_same(database_u
         del owner.connection.plans["record_step"]
         owner.write(step := step_of(run, "2"))
         assert step.outcome is Outcome.WON
+
+
+def test_what_a_stranger_deallocates_is_prepared_again(database_url: str) -> None:
+    """In both forms of a batch."""
+    with RawWorker(database_url) as owner:
+        run = owner.start("a")
+        for number in range(4):
+            step = step_of(run, str(number))
+            owner.write(step_of(run, f"{number} alone"))
+            owner.write(step_of(run, f"{number} too"), EventRecord(run, f"{number} too", "key", b"1"))
+            owner.connection.execute("deallocate all")
+            owner.write(step, *([EventRecord(run, str(number), "key", b"1")] if number % 2 else []))
+            assert step.outcome is Outcome.WON
+
+
+REFUSE_AT_COMMIT = """
+create function refuse() returns trigger language plpgsql as $$
+begin
+    raise exception 'refused at the commit';
+end $$;
+create constraint trigger refuses after insert on perdure.steps deferrable initially deferred
+    for each row when (new.name = 'bad') execute function refuse();
+"""
+
+
+@pytest.mark.parametrize("single", [True, False], ids=["one statement", "a packet"])
+def test_error_at_the_commit_is_an_error(single: bool, database_url: str) -> None:
+    """It comes behind the statement's own answer, which said that a row is there."""
+    with RawWorker(database_url) as owner:
+        run = owner.start("a")
+        with psycopg.connect(database_url, autocommit=True) as other:
+            other.execute(REFUSE_AT_COMMIT)
+        bad = StepRecord(run, "1", 1, 0, 1, "bad", False, b"1")
+        more = () if single else (EventRecord(run, "1", "key", b"1"),)
+        for _ in range(2):
+            with pytest.raises(psycopg.errors.RaiseException, match="at the commit"):
+                owner.write(bad, *more)
+        owner.write(good := step_of(run, "1"))
+        assert (bad.outcome, good.outcome) == (Outcome.PENDING, Outcome.WON)
+
+
+def test_packet_of_which_one_statement_fails_does_nothing(database_url: str) -> None:
+    """The first failure is told, what is behind it is not done, and the connection is of use again."""
+    with RawWorker(database_url) as owner:
+        make = Statement("create table made ()")
+        with pytest.raises(psycopg.errors.UndefinedTable, match="missing"):
+            execute(owner.connection, [BEGIN, make, Statement("select from missing"), Statement("x"), COMMIT])
+        roll_back(owner.connection)
+        with pytest.raises(psycopg.errors.UndefinedTable, match="made"):
+            execute(owner.connection, [Statement("select from made")])
+        assert rows(owner.connection, execute(owner.connection, [Statement("select 7")])[0]) == [(7,)]
+
+
+def test_packet_whose_answer_is_cut_off_is_lost(database_url: str) -> None:
+    """The server ends the connection in the middle of it: some of it is answered, and the outcome is unknown."""
+    with RawWorker(database_url) as owner:
+        end = Statement("select pg_terminate_backend(pg_backend_pid())")
+        with pytest.raises(psycopg.OperationalError) as caught:
+            execute(owner.connection, [BEGIN, Statement("select 1"), end, COMMIT])
+        assert is_lost(caught.value)
+        assert owner.connection.closed
+
+
+def test_parameter_that_cannot_be_packed_sends_nothing(database_url: str) -> None:
+    """The error is the caller's, and the connection is as it was."""
+    with RawWorker(database_url) as owner:
+        run = owner.start("a")
+        for group in (1, 2**31):
+            step = step_of(run, str(group), group=group)
+            with nullcontext() if group == 1 else pytest.raises(struct.error):
+                owner.write(step, EventRecord(run, step.position, "key", b"1"))
+        owner.write(step_of(run, "after"))
+        assert owner.connection.pgconn.transaction_status == TransactionStatus.IDLE

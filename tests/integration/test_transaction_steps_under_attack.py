@@ -148,6 +148,42 @@ def test_failure_after_a_commit_without_answer_tells_what_was_committed(proxy: P
     assert (saw == "committed") == wrote, f"the code saw {saw!r}, and the writes are {entries(url)}"
 
 
+@transaction(name="attack.fails_at_the_door")
+def fails_at_the_door(conn: Connection) -> str:
+    attempts.append("fails_at_the_door")
+    if len(attempts) > 1:
+        door.wait(20)
+        raise LookupError("the second attempt")
+    conn.execute("insert into entries (text) values ('slow')")
+    return "committed"
+
+
+@workflow(name="attack.fails_at_last")
+def fails_at_last() -> str:
+    return fails_at_the_door()
+
+
+def test_failure_whose_own_commit_has_no_answer_is_found_as_a_failure(proxy: Proxy, url: str) -> None:
+    """The first attempt has no answer, the second raises, and the COMMIT of that failure has no answer either."""
+    with Perdure(proxy.url, lease=5, grace=0), stranger(url) as holder:
+        holder.execute("select pg_advisory_xact_lock(77)")
+        handle = sync.start(fails_at_last)
+        until(lambda: waiting_at_commit(url))
+        proxy.cut("perdure transaction")
+        until(lambda: len(attempts) > 1)
+        rows(
+            url, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and not granted"
+        )
+        until(lambda: not waiting_at_commit(url))
+        loss = proxy.lose_answer("perdure transaction")
+        door.set()
+        with pytest.raises(LookupError, match="second attempt"):
+            handle.result(20)
+    assert loss.happened.is_set()
+    assert entries(url) == []
+    assert [failed for failed, _ in recorded(url)] == [True]
+
+
 @transaction(name="attack.serializable", isolation="serializable")
 def counts(conn: Connection, name: str) -> int:
     attempts.append(name)

@@ -8,8 +8,6 @@ that ran into it is closed: what it was doing is unknown, and unknown outcomes a
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from typing import Any, Final
 
@@ -48,6 +46,12 @@ class Connection(psycopg.Connection[TupleRow]):
             self.pgconn.finish()
             raise psycopg.OperationalError(f"no answer within {self.answer_within:g} s") from error
 
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        # psycopg does so when anything was rolled back, dropped or altered, and has no hook for it.
+        if name is None:
+            self.plans.clear()
+        return super()._deallocate(name)
+
     def note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         """Notice a warning at COMMIT."""
         self.doubtful = self.doubtful or is_doubtful(diagnostic)
@@ -70,15 +74,6 @@ class StepConnection(Connection):
         _refuse_in_step(self.in_step, "rollback")
         super().rollback()
 
-    @contextmanager
-    def transaction(
-        self, savepoint_name: str | None = None, force_rollback: bool = False
-    ) -> Iterator[psycopg.Transaction]:
-        """A block with a savepoint, or a transaction."""
-        self.plans.clear()  # if it is rolled back, psycopg deallocates all that is prepared
-        with super().transaction(savepoint_name, force_rollback) as block:
-            yield block
-
 
 class AsyncStepConnection(psycopg.AsyncConnection[TupleRow]):
     """The same in the other colour."""
@@ -90,6 +85,11 @@ class AsyncStepConnection(psycopg.AsyncConnection[TupleRow]):
         """What is prepared by hand."""
         return {}
 
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        if name is None:
+            self.plans.clear()
+        return super()._deallocate(name)
+
     async def commit(self) -> None:
         """Commit, if there is no transaction of perdure's."""
         _refuse_in_step(self.in_step, "commit")
@@ -99,15 +99,6 @@ class AsyncStepConnection(psycopg.AsyncConnection[TupleRow]):
         """Roll back, if there is no transaction of perdure's."""
         _refuse_in_step(self.in_step, "rollback")
         await super().rollback()
-
-    @asynccontextmanager
-    async def transaction(
-        self, savepoint_name: str | None = None, force_rollback: bool = False
-    ) -> AsyncIterator[psycopg.AsyncTransaction]:
-        """A block with a savepoint, or a transaction."""
-        self.plans.clear()
-        async with super().transaction(savepoint_name, force_rollback) as block:
-            yield block
 
 
 def _refuse_in_step(in_step: bool, what: str) -> None:

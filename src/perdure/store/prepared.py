@@ -26,7 +26,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from perdure.store.arrays import Column
-from perdure.store.connection import Connection
+from perdure.store.connection import AsyncStepConnection, Connection
 
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s|%%")
 _numbers: Final = itertools.count(1)
@@ -107,21 +107,24 @@ def execute(connection: Connection, statements: Sequence[Statement]) -> list[PGr
     try:
         answer = send(connection, statements[0]) if len(statements) == 1 else None
         return answered(connection, answer or _exchanged(connection, statements))
-    except psycopg.errors.InvalidSqlStatementName as error:
-        _forget(connection, error, idle=idle)
+    except psycopg.errors.InvalidSqlStatementName:
+        # Somebody has deallocated what was prepared. What was begun in vain has done nothing, and can be done again.
+        connection.plans.clear()
+        if not idle:
+            raise
         roll_back(connection)
         return answered(connection, _exchanged(connection, statements))
 
 
-async def execute_async(
-    connection: psycopg.AsyncConnection[Any], statements: Sequence[Statement]
-) -> list[PGresult]:
+async def execute_async(connection: AsyncStepConnection, statements: Sequence[Statement]) -> list[PGresult]:
     """`execute` with a connection that is awaited."""
     idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
     try:
         return await connection.wait(_exchanged(connection, statements))
-    except psycopg.errors.InvalidSqlStatementName as error:
-        _forget(connection, error, idle=idle)
+    except psycopg.errors.InvalidSqlStatementName:
+        connection.plans.clear()
+        if not idle:
+            raise
         if connection.pgconn.transaction_status != TransactionStatus.IDLE:
             await connection.wait(_exchanged(connection, [_ROLLBACK]))
         return await connection.wait(_exchanged(connection, statements))
@@ -174,17 +177,6 @@ def rows(connection: Connection, result: PGresult) -> list[tuple[Any, ...]]:
     reader = Transformer(connection)
     reader.set_pgresult(result)
     return reader.load_rows(0, result.ntuples, tuple)
-
-
-def _forget(connection: Any, error: psycopg.Error, *, idle: bool) -> None:
-    """Somebody has deallocated what was prepared: what was begun with it in vain has done nothing, and can be done again.
-
-    Not so where a transaction was open; whoever deallocates there will do so again, so nothing is prepared here any more.
-    """
-    connection.plans.clear()
-    if not idle:
-        connection.prepare_threshold = None
-        raise error
 
 
 def _exchanged(connection: Any, statements: Sequence[Statement]) -> PQGen[list[PGresult]]:
