@@ -177,6 +177,7 @@ def deallocates(conn: Connection, how: str) -> None:
 @workflow
 def deallocates_often(how: str) -> None:
     for _ in range(3):
+        book_blocking("between")  # so that both of our statements are there to be deallocated
         deallocates(how)
 
 
@@ -273,13 +274,13 @@ async def test_an_inner_transaction_is_a_savepoint(ledger_url: str) -> None:
     assert booked(ledger_url) == ["outer", "caught"]
 
 
-@pytest.mark.parametrize(("how", "most"), [("savepoint", 3), ("drop", 3), ("secretly", 4)])
+@pytest.mark.parametrize(("how", "most"), [("savepoint", 3), ("drop", 3), ("secretly", 6)])
 def test_statements_that_a_body_deallocates_are_prepared_again(how: str, most: int, ledger_url: str) -> None:
     """Psycopg does so when anything is rolled back or dropped: no body runs twice for it, as one does where nobody knows."""
     with perdure.sync.Perdure(ledger_url):
         deallocates_often(how)
-    assert booked(ledger_url) == [how] * 3
-    assert len(bodies) <= most
+    assert booked(ledger_url) == ["between", how] * 3
+    assert bodies.count(how) <= most
 
 
 @on_loop
