@@ -122,7 +122,7 @@ class Session:
         if self.connection is None:
             return
         try:
-            if not self._orderly or self._status is not TransactionStatus.IDLE:
+            if not self._orderly or self._status != TransactionStatus.IDLE:
                 yield self._use(self.connection.close)
                 return
             self.connection.remove_notice_handler(self._note)
@@ -230,7 +230,7 @@ class Session:
     def roll_back(self) -> Steps:
         """Leave the transaction without committing; a broken connection has done so itself."""
         connection: Any = self.connection
-        if connection is None or self._status is TransactionStatus.IDLE:
+        if connection is None or self._status == TransactionStatus.IDLE:
             return
         connection.in_step = False
         try:
@@ -241,16 +241,16 @@ class Session:
 
     def state(self) -> str:
         """How the user's function left the transaction: `open`, `broken` or `ended`."""
-        if self._status is TransactionStatus.INERROR:
+        if self._status == TransactionStatus.INERROR:
             return "broken"
-        return "open" if self._status is TransactionStatus.INTRANS else "ended"
+        return "open" if self._status == TransactionStatus.INTRANS else "ended"
 
     def _note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         self._doubtful = self._doubtful or is_doubtful(diagnostic)
 
     @property
-    def _status(self) -> TransactionStatus:
-        return TransactionStatus(self.connection.info.transaction_status)
+    def _status(self) -> int:
+        return self.connection.pgconn.transaction_status  # type: ignore[no-any-return]
 
     def _committed(self, *last: Statement) -> Steps:
         *_, commit = yield self._execute(*last, COMMIT)
