@@ -24,8 +24,6 @@ READS_ALL: Final = {
     "count_runs": "planned for the values it has",
     "list_versions": "counts all there are",
     "list_queues": "counts all there are",
-    "start_runs": "counts who waits, of a queue with a size",
-    "full_queues": "counts who waits, of a queue with a size",
     "sweep": "looks at all that run, as find_orphans does",
     "find_orphans": "looks at all that run",
     "requeue_orphans": "takes all that ran",

@@ -73,9 +73,11 @@ barred as materialized (
     where t.dedup is not null and (t.nth > 1 or (select d.key from {schema}.live d
                                                   where d.queue = t.queue and d.dedup = t.dedup) is not null)
        or t.sized is not null and t.place > (
-           select q.size - (select count(*) from (select 1 from {schema}.live l
-                                                  where l.queue = q.name and l.status in (1, 2) and not l.begun
-                                                  limit q.size) x)
+           select q.size - (select count(*) from (
+               select 1 from {schema}.live l where l.queue = q.name and l.status = 2 and not l.begun
+               union all
+               select 1 from {schema}.live l where l.queue = q.name and l.status = 1 and not l.begun
+               limit q.size) x)
            from {schema}.queues q where q.name = t.queue and q.size is not null)),
 born as (
     insert into {schema}.runs (key, id, workflow, input, parent, position, queue, queue_key, version, tags, context, worker)

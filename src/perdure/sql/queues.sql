@@ -108,8 +108,11 @@ from (select distinct name from unnest(%(names)s::text[]) as t (name) order by n
 -- Which of these queues have no room for another run that waits to begin.
 select q.name from {schema}.queues q
 where q.name = any(%(names)s::text[])
-  and q.size <= (select count(*) from (select 1 from {schema}.live l
-                                       where l.queue = q.name and l.status in (1, 2) and not l.begun limit q.size) x)
+  and q.size <= (select count(*) from (
+      select 1 from {schema}.live l where l.queue = q.name and l.status = 2 and not l.begun
+      union all
+      select 1 from {schema}.live l where l.queue = q.name and l.status = 1 and not l.begun
+      limit q.size) x)
 
 -- name: why_queue
 -- What of its queue a run may wait for.

@@ -1,6 +1,6 @@
 """One batch of the journal: many records as one transaction in one round trip.
 
-Two forms, no more (measured: docs/explanation/storage.md). The general one is a pipeline: fence, then one
+Two forms, no more (measured: docs/explanation/storage.md). The general one is a packet of statements: fence, then one
 multi-row statement for each kind of record, then COMMIT; an error anywhere stops everything behind it. A
 batch of a single step, start, end, or last step with its end is one statement with the fence inside.
 
