@@ -325,11 +325,20 @@ def wait_for_parent() -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
-def drain(job: Job, row: str, module: str, workers: int, count: int, left: Callable[[], int]) -> None:
+def drain(
+    job: Job,
+    row: str,
+    module: str,
+    workers: int,
+    count: int,
+    left: Callable[[], int],
+    ended: Callable[[], float] | None = None,
+) -> None:
     """Have so many worker processes run a backlog of `count` jobs; report how many a second.
 
     From the moment that the first job began to the moment that the last one did, by the workers' own clocks: the
-    start of processes is not measured. `left` says how many are not done, asked a few times a second.
+    start of processes is not measured. `left` says how many are not done, asked a few times a second; `ended`, where it
+    is given, when the last end was committed, by the clock of the machine, and is what counts then.
     """
     crew = [Worker(module, job) for _ in range(workers)]
     try:
@@ -346,7 +355,10 @@ def drain(job: Job, row: str, module: str, workers: int, count: int, left: Calla
     if ran < count:
         raise RuntimeError(f"{row}: {count} jobs were enqueued and {ran} ran")
     first = min(tally[1] for tally in tallies if tally[0])
-    report(row, ran / (max(tally[2] for tally in tallies) - first))
+    last = max(tally[2] for tally in tallies)
+    if ended is not None:
+        last = ended() - (time.time() - time.monotonic())
+    report(row, ran / (last - first))
 
 
 def start_latency(

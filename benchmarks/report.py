@@ -39,6 +39,7 @@ _WAITING: Final = (
 )
 _IMPORT: Final = "perdure imports all of its modules at once, and psycopg and asyncio with them."
 _QUEUES: Final = ("pgqueuer", "awa", "procrastinate", "oban", "absurd")
+SPREAD: Final = 1.5
 REASONS: Final[dict[tuple[str, str], str]] = {
     **{(row, peer): _TWO_ROWS for row in ("enqueue-one", "enqueue-bulk") for peer in _QUEUES},
     **{(row, "pgqueuer"): _JOBS for row in ("bare-1", "bare-2")},
@@ -119,6 +120,8 @@ def markdown(results: Results, command: str) -> str:
         lines += ["", f"## {sheet.title}", "", _line(sheet.heads)]
         lines += [_line(["---", *("---:" for _ in sheet.heads[1:])])]
         lines += [_line(row) for row in sheet.rows]
+    lines += ["", f"## Figures whose rounds differ by more than {SPREAD} times: lowest to highest", ""]
+    lines += [f"- {line}" for line in spreads(results)]
     lines += ["", "## Notes", "", *(f"- {note}" for note in results.notes)]
     return "\n".join(lines) + "\n"
 
@@ -133,11 +136,27 @@ def leads(results: Results) -> Iterator[str]:
         )
 
 
+def spreads(results: Results) -> Iterator[str]:
+    """A line for each row of which the rounds differ much, with those of whom they do."""
+    for group in GROUPS:
+        for row in group.rows:
+            ranges = {c: results.range(row, c) for c in sorted(results.columns(group), key=_place)}
+            far = {c: found for c, found in ranges.items() if found and found[1] > SPREAD * found[0]}
+            if far:
+                told = "; ".join(f"{c} {figure(low)} to {figure(high)}" for c, (low, high) in far.items())
+                yield f"{group.title}; {row.label}, {row.unit}: {told}"
+
+
 def figure(value: float | None) -> str:
     """A figure with three digits that count."""
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(value: float) -> str:
+    """Two digits: the rounds differ too much for more."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -157,7 +176,7 @@ def _cell(results: Results, row: Row, column: str) -> str:
         own = best[1] if best else None
     if own is None:
         return figure(value)
-    return f"{figure(value)} (x {figure(row.times_better(own, value))})"
+    return f"{figure(value)} (x {_ratio(row.times_better(own, value))})"
 
 
 def _cpu(results: Results, row: Row, column: str) -> str:

@@ -38,6 +38,11 @@ class Results:
         samples = self._samples.get((row.key, column))
         return statistics.median(samples) if samples else None
 
+    def range(self, row: Row, column: str) -> tuple[float, float] | None:
+        """The lowest and the highest of the rounds."""
+        samples = self._samples.get((row.key, column))
+        return (min(samples), max(samples)) if samples else None
+
     def cpu(self, row: Row, column: str) -> tuple[float, float] | None:
         """The medians of the CPU times, in microseconds: its own, its server's."""
         samples = self._cpu.get((row.key, column))

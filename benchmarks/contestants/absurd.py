@@ -195,8 +195,8 @@ async def many_async(job: Job) -> None:
 
 
 def backlog(job: Job, steps: int) -> int:
-    """How many tasks may keep it busy for the job's seconds, and some more."""
-    return max(300, int(EXPECTED * job.seconds * 2 / (1 + steps)))
+    """How many tasks keep it busy for the job's seconds, and are many batches of each worker: the last one is not full."""
+    return max(10 * WORKERS * CONCURRENCY, int(EXPECTED * job.seconds * 2 / (1 + steps)))
 
 
 def wait_ended(job: Job, queue: str, count: int) -> None:

@@ -67,10 +67,11 @@ def queue(job: Job) -> None:
     app = Absurd(job.url)
     enqueue_one(job, lambda: app.spawn("bare", {"number": 1}, queue="elsewhere"))
     enqueue_bulk(job)
-    count = max(300, int(2 * EXPECTED * job.seconds))
+    count = max(10 * WORKERS * CONCURRENCY, int(2 * EXPECTED * job.seconds))  # many batches of each worker
     for workers in (1, 2):
         for row, task in (("drain", "one_step"), ("bare", "bare")):
             fill(job, "drain", task, count)
+            programs.connect(job).execute("vacuum analyze")  # the planner's figures are to be up to date
             before = ended(job, "drain")
             drain(job, f"{row}-{workers}", MODULE, workers, count, partial(value, job, LEFT))
             if ended(job, "drain") != before + count:

@@ -1,8 +1,8 @@
 """awa: a job queue with an engine in Rust, on its append-only queue storage.
 
-Set up for speed: queue storage, handlers on uvloop, 256 of them at once (10 and 100 drain fewer, a second
-claimer no more), its direct COPY for many; VACUUM ANALYZE after filling, without which claims get slow. It
-has no steps, so a job is bare.
+Set up for speed: queue storage, handlers on uvloop, 256 of them at once (10 and 100 drain fewer; 512 and 1,024, with
+30 connections, no more, nor do a second claimer or, with one worker, two stripes), its direct COPY for many; VACUUM
+ANALYZE after filling, without which claims get slow. It has no steps, so a job is bare.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import awa
-import psycopg
 import uvloop
-from psycopg.conninfo import conninfo_to_dict
 
-from benchmarks.contestants.shared import cold_queue, each_group, enqueue_one
+from benchmarks.contestants.shared import cold_queue, each_group, enqueue_one, url_parts
 from benchmarks.protocol import (
     Job,
     Tally,
@@ -33,6 +31,9 @@ from benchmarks.protocol import (
     wait_for_end,
     wait_for_parent,
 )
+
+if TYPE_CHECKING:
+    import psycopg
 
 MODULE: Final = "benchmarks.contestants.awa"
 EXPECTED: Final = 3000
@@ -90,6 +91,8 @@ def main() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(ROLES[sys.argv[2]](job))
         return
+    import psycopg  # which a worker has no use for
+
     with awa.Client(url(job)) as engine, psycopg.connect(job.url, autocommit=True) as connection:
         engine.migrate()
         engine.install_queue_storage()
@@ -99,7 +102,7 @@ def main() -> None:
 
 def url(job: Job) -> str:
     """The database as a URL: the engine reads nothing else."""
-    given = {key: quote(str(value), safe="") for key, value in conninfo_to_dict(job.url).items()}
+    given = {key: quote(str(value), safe="") for key, value in url_parts(job.url).items()}
     password = f":{given['password']}" if "password" in given else ""
     options = "&".join(f"{key}={given[key]}" for key in ("host", "port", "sslmode") if key in given)
     return f"postgresql://{given.get('user', '')}{password}@localhost/{given['dbname']}?{options}"

@@ -55,6 +55,7 @@ class Client(TableQueue):
     left_query = "select count(*) from oban_jobs where state <> 'completed'"
     done_query = "select count(*) from oban_jobs where state = 'completed'"
     clear_query = "truncate oban_jobs"
+    analyzed = False  # with it one worker drains a quarter less
 
     def __init__(
         self, job: Job, connection: psycopg.Connection[Any], runner: asyncio.Runner, app: oban.Oban

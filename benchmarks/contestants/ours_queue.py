@@ -30,9 +30,8 @@ from perdure.cli.worker import collect_seldom
 MODULE: Final = "benchmarks.contestants.ours"
 EXPECTED: Final = 6000
 """Runs a second, to choose how large a backlog is."""
-LEASE: Final = 1.0
-"""Seconds, where a worker is killed: 15 by default."""
 KILLED: Final = 1000
+LAST: Final = "select extract(epoch from max(finished))::float8 from perdure.ends"
 WAITING: Final = ((10_000, "waiting-10k"), (100_000, "waiting-100k"))
 
 
@@ -47,7 +46,15 @@ def queue(job: Job) -> None:
         for workers in (1, 2):
             for row, workflow in (("drain", programs.one_step), ("bare", programs.bare)):
                 fill(app, workflow, count)
-                drain(job, f"{row}-{workers}", MODULE, workers, count, lambda: left(connection))
+                drain(
+                    job,
+                    f"{row}-{workers}",
+                    MODULE,
+                    workers,
+                    count,
+                    lambda: left(connection),
+                    lambda: value(connection, LAST),
+                )
 
 
 def fill(app: perdure.sync.Perdure, workflow: Any, count: int, at_once: int = 1000) -> None:
@@ -147,9 +154,9 @@ def run_on_loop(main: Callable[[], Any]) -> None:
         runner.run(main())
 
 
-async def work(job: Job, **settings: Any) -> None:
+async def work(job: Job) -> None:
     """Work until our input is closed, then say what was run."""
-    async with perdure.Perdure(job.url, **settings):
+    async with perdure.Perdure(job.url):
         await programs.chain(1, 1)  # so that nothing is done for the first time while it is measured
         say_ready()
         await asyncio.to_thread(wait_for_end)
@@ -159,7 +166,7 @@ async def work(job: Job, **settings: Any) -> None:
 async def be_the_victim(job: Job) -> None:
     """Start runs that all get stuck behind a committed step, then wait to be killed."""
     wait_for_parent()
-    async with perdure.Perdure(job.url, lease=LEASE, concurrency=KILLED + 10) as app:
+    async with perdure.Perdure(job.url) as app:
         await app.start_many(programs.hostage.bind(number) for number in range(KILLED))
         for _ in range(KILLED):
             await programs.reached.get()
@@ -176,7 +183,7 @@ async def be_cold(job: Job) -> None:
 
 ROLES: Final[dict[str, Callable[[Job], None]]] = {
     "worker": lambda job: run_on_loop(lambda: work(job)),
-    "heir": lambda job: run_on_loop(lambda: work(job, lease=LEASE, concurrency=KILLED + 10)),
+    "heir": lambda job: run_on_loop(lambda: work(job)),
     "victim": lambda job: run_on_loop(lambda: be_the_victim(job)),
     "cold": lambda job: asyncio.run(be_cold(job)),
 }

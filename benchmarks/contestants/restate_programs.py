@@ -20,7 +20,7 @@ bench: Final = restate.Service("Bench")
 answering: Final = restate.Workflow("Answering", inactivity_timeout=timedelta(minutes=10))
 
 
-def add(number: int) -> int:
+async def add(number: int) -> int:
     """Add one."""
     return number + 1
 
@@ -40,10 +40,15 @@ def hit(number: int) -> int:
     return number + 1
 
 
+async def hit_in_a_step(number: int) -> int:
+    """The same as a coroutine: what is none goes through threads."""
+    return hit(number)
+
+
 @bench.handler()
 async def one_step(context: restate.Context, number: int) -> int:
     """A job of one step."""
-    return await context.run_typed("hit", hit, number=number)
+    return await context.run_typed("hit", hit_in_a_step, number=number)
 
 
 @bench.handler()

@@ -12,8 +12,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from benchmarks.protocol import ROOT, Job, Worker, note, report
+
+
+def url_parts(url: str) -> dict[str, str]:
+    """A database's URL, as `bench.py` gives it, by libpq's names; without psycopg, for processes that need none."""
+    parts = urlsplit(url)
+    named = {"host": parts.hostname, "port": parts.port, "user": parts.username, "password": parts.password}
+    found = {name: unquote(str(value)) for name, value in named.items() if value is not None}
+    return {**found, "dbname": unquote(parts.path[1:]), **dict(parse_qsl(parts.query))}
 
 
 def each_group(job: Job, measures: Iterable[tuple[str, Callable[[], Any]]]) -> None:
