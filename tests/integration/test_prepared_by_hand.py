@@ -12,6 +12,7 @@ from psycopg.pq import TransactionStatus
 from perdure.store.connection import is_lost
 from perdure.store.prepared import BEGIN, COMMIT, Statement, execute, roll_back, rows
 from perdure.store.records import EventRecord, HandOver, Outcome, StepRecord, Ticket
+from tests.api_tools import until
 from tests.protocol_tools import RawWorker, start_of, step_of, stranger
 
 pytestmark = pytest.mark.session
@@ -65,6 +66,39 @@ def test_what_a_stranger_deallocates_is_prepared_again(database_url: str) -> Non
             owner.connection.execute("deallocate all")
             owner.write(step, *([EventRecord(run, str(number), "key", b"1")] if number % 2 else []))
             assert step.outcome is Outcome.WON
+
+
+def test_connection_that_the_server_ends_while_it_is_idle_costs_nothing(database_url: str) -> None:
+    """For whatever reason, and in both forms: the journal sends the same over a new one."""
+    with psycopg.connect(database_url, autocommit=True) as other, RawWorker(database_url) as owner:
+        run = owner.start("a")
+        owner.write(step_of(run, "prepared"))
+        other.execute("select set_config('test.pid', %s, false)", (str(owner.connection.info.backend_pid),))
+        for more in ((), (EventRecord(run, "2", "key", b"1"),)):
+            owner.connection.execute("set idle_session_timeout = 1")
+            until(lambda: not other.execute(ALIVE).fetchall())
+            with pytest.raises(psycopg.OperationalError) as caught:
+                owner.write(step_of(run, "2"), *more)
+            assert is_lost(caught.value)
+            owner.connection = owner.database.connect("raw")
+            other.execute(
+                "select set_config('test.pid', %s, false)", (str(owner.connection.info.backend_pid),)
+            )
+
+
+ALIVE = "select 1 from pg_stat_activity where pid = current_setting('test.pid')::integer"
+
+
+def test_statement_that_returns_other_types_now_is_prepared_again(database_url: str) -> None:
+    """A migration changes what a statement returns, while a connection lives on."""
+    with RawWorker(database_url) as owner, psycopg.connect(database_url, autocommit=True) as other:
+        other.execute("create table changing (a integer)")
+        every = Statement("select * from changing", {}, "every")
+        assert len(execute(owner.connection, [every])) == 1
+        other.execute("alter table changing add b text")
+        assert len(execute(owner.connection, [BEGIN, every, COMMIT])) == 3
+        other.execute("alter table changing add c text")
+        assert len(execute(owner.connection, [every])) == 1
 
 
 REFUSE_AT_COMMIT = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -182,6 +183,87 @@ def test_failure_whose_own_commit_has_no_answer_is_found_as_a_failure(proxy: Pro
     assert loss.happened.is_set()
     assert entries(url) == []
     assert [failed for failed, _ in recorded(url)] == [True]
+
+
+@transaction(name="attack.leaves_a_task")
+async def leaves_a_task(conn: AsyncConnection) -> str:
+    await conn.execute("insert into entries (text) values ('slow')")
+    left.append(asyncio.create_task(ask_for_itself(conn)))
+    return "committed"
+
+
+async def ask_for_itself(conn: AsyncConnection) -> None:
+    """What a body has left behind asks in the middle of the COMMIT."""
+    while not conn.lock.locked():  # noqa: ASYNC110  (which tells nobody)
+        await asyncio.sleep(0)
+    door.set()
+    with suppress(psycopg.Error):
+        await conn.execute("select 1")
+
+
+left: list[asyncio.Task[None]] = []
+
+
+@workflow(name="attack.leaves_much")
+async def leaves_much() -> str:
+    return await leaves_a_task()
+
+
+def test_what_a_body_leaves_behind_waits_for_the_commit(url: str) -> None:
+    """It neither takes the answer to it nor sends anything in its middle."""
+    with Perdure(url, grace=0), stranger(url) as holder:
+        holder.execute("select pg_advisory_xact_lock(77)")
+        handle = sync.start(leaves_much)
+        assert door.wait(20)
+        until(lambda: waiting_at_commit(url))
+        holder.rollback()
+        assert handle.result(20) == "committed"
+    assert entries(url) == ["slow"]
+
+
+kept: list[Any] = []
+
+
+@transaction(name="attack.pipes", retry=None)
+def pipes(conn: Connection) -> None:
+    kept.append(conn.pipeline())
+    pipeline = kept[-1].__enter__()
+    conn.execute("insert into entries (text) values ('piped')")
+    pipeline.sync()
+
+
+@workflow(name="attack.piping")
+def piping() -> None:
+    pipes()
+
+
+def test_pipeline_that_a_body_leaves_open_is_refused(url: str) -> None:
+    """Some of its statements may have failed without anybody having heard of it; the next step has another connection."""
+    with Perdure(url, grace=0):
+        with pytest.raises(TransactionBroken, match="pipeline"):
+            sync.start(piping).result(20)
+        for _ in range(3):
+            assert sync.start(writes, "after").result(20)
+    assert entries(url) == ["after"] * 3
+
+
+def test_names_are_what_they_are_in_any_encoding(url: str) -> None:
+    """Whatever encoding the user's URL asks for."""
+    separator = "&" if "?" in url else "?"
+    with Perdure(f"{url}{separator}client_encoding=latin1", grace=0):
+        assert sync.start(umlauts).result(20) == 1
+    assert rows(url, "select name from perdure.steps") == [("attack.büch",)]
+    assert entries(url) == ["Bücher"]
+
+
+@transaction(name="attack.büch")
+def umlaut(conn: Connection) -> int:
+    return conn.execute("insert into entries (text) values ('Bücher')").rowcount
+
+
+@workflow(name="attack.umlauts")
+def umlauts() -> int:
+    return umlaut()
 
 
 @transaction(name="attack.serializable", isolation="serializable")

@@ -99,6 +99,11 @@ def check_state(session: Session, definition: TransactionDefinition) -> None:
             f"{definition.name} went on after an SQL error: its transaction can only be rolled back. "
             "Let the error out, or wrap what may fail in `conn.transaction()`, which is a savepoint"
         )
+    if state == "piped":
+        raise TransactionBroken(
+            f"{definition.name} left a pipeline open, in which some of its statements may have failed. Use "
+            "`with conn.pipeline():`"
+        )
     if state == "ended":
         raise TransactionBroken(ended_inside(definition))
 

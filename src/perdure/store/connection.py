@@ -8,6 +8,7 @@ that ran into it is closed: what it was doing is unknown, and unknown outcomes a
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -21,7 +22,10 @@ from perdure.store.arrays import register_arrays
 ANSWER_WITHIN: Final = 30.0
 """Seconds within which a statement must answer, unless its owner asks for another bound."""
 
-_LOST_STATES: Final = frozenset({"57P01", "57P02", "57P03", "25006", "08006", "08003", "08001", "08004"})
+LONGEST_STEP: Final = 3600.0
+"""The same for a statement of the user's."""
+
+_LOST_STATES: Final = frozenset({"57P01", "57P02", "57P03", "25006"})
 _RETRY_STATES: Final = frozenset({"40001", "40P01"})
 
 
@@ -60,7 +64,7 @@ class Connection(psycopg.Connection[TupleRow]):
 class StepConnection(Connection):
     """A connection on which the user's own statements run, which may take their time, but not end our transaction."""
 
-    answer_within = 3600.0
+    answer_within = LONGEST_STEP
     in_step: bool = False
     """A transaction of perdure's is open."""
 
@@ -78,12 +82,28 @@ class StepConnection(Connection):
 class AsyncStepConnection(psycopg.AsyncConnection[TupleRow]):
     """The same in the other colour."""
 
+    answer_within: float = LONGEST_STEP
     in_step: bool = False
 
     @cached_property
     def plans(self) -> dict[str, bytes]:
         """What is prepared by hand."""
         return {}
+
+    async def wait(
+        self,
+        gen: PQGen[RV],
+        interval: float = 0.1,
+        timeout: float | None = None,  # noqa: ASYNC109  (psycopg's)
+    ) -> RV:
+        """Wait for an answer, as long as the other colour does."""
+        if timeout is not None:
+            return await super().wait(gen, interval, timeout)
+        try:
+            return await super().wait(gen, interval, self.answer_within)
+        except errors._WaitTimeout as error:  # noqa: SLF001
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer within {self.answer_within:g} s") from error
 
     def _deallocate(self, name: bytes | None) -> PQGen[None]:
         if name is None:
@@ -124,13 +144,14 @@ def confirm(connection: Connection) -> None:
         raise psycopg.OperationalError("the server warned at COMMIT: it may not be replicated")
 
 
-KEEPALIVE: Final = {
+ALWAYS: Final[Mapping[str, Any]] = {
+    "client_encoding": "utf8",  # what is packed by hand is
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""libpq's parameters by which a connection that leads nowhere is noticed, also while nobody waits for it."""
+"""libpq's parameters of every connection; the others notice one that leads nowhere, also while nobody waits for it."""
 
 
 def connect(
@@ -154,7 +175,7 @@ def connect(
         prepare_threshold=0 if prepare else None,
         connect_timeout=max(2, min(10, int(answer_within))),
         application_name=f"perdure {name}"[:63],
-        **{**KEEPALIVE, **settings},
+        **{**ALWAYS, **settings},
     )
     connection.answer_within = answer_within
     connection.add_notice_handler(connection.note)
@@ -168,7 +189,11 @@ def is_lost(error: BaseException) -> bool:
         return isinstance(error, OSError)
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return error.sqlstate in _LOST_STATES
+    ended = error.diag.severity_nonlocalized in (
+        "FATAL",
+        "PANIC",
+    )  # whatever for: a server's limit on idle sessions, say
+    return ended or error.sqlstate in _LOST_STATES or error.sqlstate.startswith("08")
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from perdure.store.connection import KEEPALIVE, AsyncStepConnection, StepConnection
+from perdure.store.connection import ALWAYS, AsyncStepConnection, StepConnection
 from perdure.store.database import Database
 from perdure.store.workers import SESSIONS
 
@@ -57,7 +57,7 @@ class Pools:
                 "prepare_threshold": None if self._database.pooler else 5,
                 "application_name": "perdure transaction",
                 "connect_timeout": 10,
-                **KEEPALIVE,
+                **ALWAYS,
             },
             "min_size": 1,
             "max_size": SESSIONS // 2,

@@ -74,6 +74,10 @@ COMMIT: Final = Statement("commit")
 _ROLLBACK: Final = Statement("rollback")
 
 
+FORGOTTEN: Final = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.FeatureNotSupported)
+"""Somebody has deallocated what was prepared, or changed what it returns ("cached plan must not change result type")."""
+
+
 class _Form(NamedTuple):
     """How a statement is sent, on whatever connection."""
 
@@ -103,31 +107,35 @@ def execute(connection: Connection, statements: Sequence[Statement]) -> list[PGr
     Raises:
         psycopg.Error: as `Connection.execute` would. A transaction that was begun is still there.
     """
-    idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
-    try:
-        answer = send(connection, statements[0]) if len(statements) == 1 else None
-        return answered(connection, answer or _exchanged(connection, statements))
-    except psycopg.errors.InvalidSqlStatementName:
-        # Somebody has deallocated what was prepared. What was begun in vain has done nothing, and can be done again.
-        connection.plans.clear()
-        if not idle:
-            raise
-        roll_back(connection)
-        return answered(connection, _exchanged(connection, statements))
+    with (
+        connection.lock
+    ):  # a body that was given up, or what it has left behind, may still use the connection
+        idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
+        try:
+            answer = send(connection, statements[0]) if len(statements) == 1 else None
+            return answered(connection, answer or _exchanged(connection, statements))
+        except FORGOTTEN:
+            # What was begun in vain has done nothing, and can be done again.
+            connection.plans.clear()
+            if not idle:
+                raise
+            roll_back(connection)
+            return answered(connection, _exchanged(connection, statements))
 
 
 async def execute_async(connection: AsyncStepConnection, statements: Sequence[Statement]) -> list[PGresult]:
     """`execute` with a connection that is awaited."""
-    idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
-    try:
-        return await connection.wait(_exchanged(connection, statements))
-    except psycopg.errors.InvalidSqlStatementName:
-        connection.plans.clear()
-        if not idle:
-            raise
-        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-            await connection.wait(_exchanged(connection, [_ROLLBACK]))
-        return await connection.wait(_exchanged(connection, statements))
+    async with connection.lock:
+        idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
+        try:
+            return await connection.wait(_exchanged(connection, statements))
+        except FORGOTTEN:
+            connection.plans.clear()
+            if not idle:
+                raise
+            if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                await connection.wait(_exchanged(connection, [_ROLLBACK]))
+            return await connection.wait(_exchanged(connection, statements))
 
 
 def roll_back(connection: Connection) -> None:

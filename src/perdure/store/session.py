@@ -17,7 +17,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 import psycopg
 from psycopg import sql
 from psycopg.errors import InvalidSqlStatementName
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from perdure.errors import DatabaseUnavailable
 from perdure.sql import Statements
@@ -240,7 +240,9 @@ class Session:
             yield self._use(connection.close)
 
     def state(self) -> str:
-        """How the user's function left the transaction: `open`, `broken` or `ended`."""
+        """How the user's function left the transaction: `open`, `broken`, `ended`, or `piped`, in a pipeline of its own."""
+        if self.connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            return "piped"
         if self._status == TransactionStatus.INERROR:
             return "broken"
         return "open" if self._status == TransactionStatus.INTRANS else "ended"

@@ -9,12 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from perdure.sql import Statements
 from perdure.store.columns import end_parameters, start_parameters, step_parameters
 from perdure.store.connection import Connection, confirm
-from perdure.store.prepared import Statement, answered, execute, send
+from perdure.store.prepared import FORGOTTEN, Statement, answered, execute, send
 from perdure.store.records import EndRecord, Outcome, StartRecord, StepRecord
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ class SingleWriter:
         results = None
         if answer is not None:
             # Where it is no longer prepared nothing was done.
-            with suppress(psycopg.errors.InvalidSqlStatementName):
+            with suppress(*FORGOTTEN):
                 results = answered(connection, answer)
         if results is None:
             statement = self._statement(batch)
