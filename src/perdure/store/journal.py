@@ -29,7 +29,6 @@ from perdure.policy import backoff
 from perdure.store.batch import FENCED_STATE, Batch
 from perdure.store.connection import Connection, abort, is_lost, is_retryable
 from perdure.store.messages import Vanished
-from perdure.store.prepared import FORGOTTEN
 from perdure.store.records import Fenced, Park, Ticket
 from perdure.store.signal import settle
 from perdure.store.writing import JournalHooks, Writer
@@ -320,7 +319,7 @@ class Journal:
         """Deal with a ticket that fails alone: to the second lane, later again, or to its caller."""
         now = time.monotonic()
         ticket.deadline = ticket.deadline or now + GIVE_UP_AFTER
-        passing = (Vanished, psycopg.errors.LockNotAvailable, *FORGOTTEN)
+        passing = (Vanished, psycopg.errors.LockNotAvailable, psycopg.errors.InvalidSqlStatementName)
         temporary = is_retryable(error) or isinstance(error, passing)
         # A run's own record is never given up for what goes by: the run could not go on without it. Only who sends
         # from outside is told in time that he is blocked.

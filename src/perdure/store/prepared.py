@@ -107,9 +107,7 @@ def execute(connection: Connection, statements: Sequence[Statement]) -> list[PGr
     Raises:
         psycopg.Error: as `Connection.execute` would. A transaction that was begun is still there.
     """
-    with (
-        connection.lock
-    ):  # a body that was given up, or what it has left behind, may still use the connection
+    with connection.lock:  # what a body has left behind may still use the connection
         idle = connection.pgconn.transaction_status == TransactionStatus.IDLE
         try:
             answer = send(connection, statements[0]) if len(statements) == 1 else None
