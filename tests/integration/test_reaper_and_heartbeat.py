@@ -206,9 +206,9 @@ def test_runs_that_end_in_time_cost_no_sweep(database_url: str, monkeypatch: pyt
         reaper.stop()
         sweeps: list[object] = []
 
-        def swept(types: object) -> tuple[int, bool, float | None, bool]:
+        def swept(types: object) -> tuple[int, bool, bool, float | None, bool]:
             sweeps.append(types)
-            return (0, False, None, False)
+            return (0, False, False, None, False)
 
         monkeypatch.setattr(reaper, "_sweep", swept)
         reaper._sweep_at = float("inf")
@@ -225,10 +225,10 @@ def test_a_slow_sweep_is_followed_by_a_rest(database_url: str, monkeypatch: pyte
         reaper.stop()
         sweeps: list[object] = []
 
-        def slow(types: object) -> tuple[int, bool, float | None, bool]:
+        def slow(types: object) -> tuple[int, bool, bool, float | None, bool]:
             threading.Event().wait(0.3)
             sweeps.append(types)
-            return (0, False, None, False)
+            return (0, False, False, None, False)
 
         monkeypatch.setattr(reaper, "_sweep", slow)
         reaper._rested_at = 0.0
@@ -243,9 +243,14 @@ def test_a_slow_sweep_is_followed_by_a_rest(database_url: str, monkeypatch: pyte
 
 def test_a_sweep_follows_when_the_first_lease_runs_out(database_url: str) -> None:
     """The dead are found when they are dead, not up to an interval later; who lives, and has renewed, costs no more sweeps."""
-    with RawWorker(database_url, lease=4.5) as other, Perdure(database_url, lease=15, grace=0) as app:
+    with (
+        RawWorker(database_url) as dead,
+        RawWorker(database_url, lease=4.5) as other,
+        Perdure(database_url, lease=15, grace=0) as app,
+    ):
         reaper = app.engine.reaper
         reaper.stop()
+        dead.expire()  # of several that die together each is found in its time
         reaper._sweep_at = 0.0
         assert 0 < (reaper.tick() or 0) < 4.6 < reaper.interval
         rows(database_url, "update perdure.workers set expires = expires + interval '1 minute' returning 1")
@@ -254,4 +259,6 @@ def test_a_sweep_follows_when_the_first_lease_runs_out(database_url: str) -> Non
         other.expire()
         reaper._sweep_at = 0.0
         assert (reaper.tick() or 0) > 4.6
-        assert rows(database_url, "select id from perdure.workers_gone") == [(other.number,)]
+        buried = rows(database_url, "select id from perdure.workers_gone order by id")
+        assert buried == [(dead.number,), (other.number,)]
+        reaper.close()

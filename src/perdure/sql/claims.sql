@@ -205,7 +205,7 @@ select key from {schema}.live where parent = any(%(keys)s::bigint[]) and cancel 
 -- set the event, a run whose parent's end is to end it; and what nobody announces: deadlines, and that the run that
 -- another waits for was deleted; runs that were to be given up if not begun by now; and when runs began, once no
 -- rate asks for it any more. Bounded; the next sweep goes on. It also looks for what the reaper does next: told commands
--- left behind, in how many seconds the first lease of a worker runs out, runs whose owner does not live.
+-- left behind, workers whose lease has run out, in how many seconds the next one does, runs whose owner does not live.
 with answered as (
     update {schema}.live set status = 2, ready = null
     where key in (select l.key from {schema}.waits w
@@ -257,6 +257,8 @@ select (select count(*) from answered) + (select count(*) from expired) + (selec
        + (select count(*) from bereaved) as changed,
        exists (select 1 from {schema}.told where error is null and told < {schema}.clock() - %(left)s * interval '1 second'
                and type = any(%(types)s::text[])) as left_behind,
-       (select extract(epoch from min(expires) - {schema}.clock())::double precision from {schema}.workers) as lease_ends,
+       exists (select 1 from {schema}.workers where expires < {schema}.clock()) as dead,
+       (select extract(epoch from min(expires) - {schema}.clock())::double precision from {schema}.workers
+        where expires >= {schema}.clock()) as lease_ends,
        exists (select 1 from {schema}.live l where l.status = 3
                and not exists (select 1 from {schema}.workers w where w.id = l.worker)) as orphaned

@@ -101,11 +101,10 @@ class Reaper(Service):
     def _sweep_up(self) -> None:
         types = list(known_entities)
         began = time.monotonic()
-        changed, left_behind, lease_ends, orphaned = self._sweep(types)
+        changed, left_behind, dead, lease_ends, orphaned = self._sweep(types)
         ended = time.monotonic()
-        dead = lease_ends is not None and lease_ends < 0
         # Who lives renews its lease before then; who does not is found as soon as it is over.
-        soon = self.interval if lease_ends is None or dead else min(self.interval, lease_ends + 0.01)
+        soon = self.interval if lease_ends is None else min(self.interval, lease_ends + 0.01)
         self._rested_at = ended + SHARE * (ended - began)
         self._sweep_at = max(ended + soon, self._rested_at)
         if changed:
@@ -118,11 +117,17 @@ class Reaper(Service):
         if dead or orphaned:
             self._requeue()
 
-    def _sweep(self, types: Sequence[str]) -> tuple[int, bool, float | None, bool]:
+    def _sweep(self, types: Sequence[str]) -> tuple[int, bool, bool, float | None, bool]:
         """The one statement of an idle reaper: it sweeps up, and says what else there is to do."""
         given = {"timeout": MISSED_DEADLINE, "expired": EXPIRED, "left": TOLD_SECONDS, "types": types}
         sweep = self._engine.database.statements["sweep"]
-        return self._connected().execute(sweep, given, binary=True).fetchone() or (0, False, None, False)
+        return self._connected().execute(sweep, given, binary=True).fetchone() or (
+            0,
+            False,
+            False,
+            None,
+            False,
+        )
 
     def _bury(self) -> None:
         for worker in workers.bury(self._connected(), self._engine.database):
