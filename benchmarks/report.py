@@ -35,7 +35,7 @@ _START: Final = (
 _COLD: Final = "Besides the import, an app opens connections, looks at the schema and at its limits, and registers a worker."
 _WAITING: Final = (
     "A run that is put away leaves nothing: what is measured is how much memory the busiest moment took, which Python "
-    "keeps for the next. 100,000 take no more."
+    "keeps for the next. 100,000 take hardly more."
 )
 _IMPORT: Final = "perdure imports all of its modules at once, and psycopg and asyncio with them."
 _QUEUES: Final = ("pgqueuer", "awa", "procrastinate", "oban", "absurd")

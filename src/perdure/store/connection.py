@@ -29,16 +29,26 @@ _LOST_STATES: Final = frozenset({"57P01", "57P02", "57P03", "25006"})
 _RETRY_STATES: Final = frozenset({"40001", "40P01"})
 
 
-class Connection(psycopg.Connection[TupleRow]):
-    """A connection that gives up waiting for an answer, and notices a doubtful COMMIT."""
-
-    answer_within: float = ANSWER_WITHIN
-    doubtful: bool = False
+class _KnowsPlans(psycopg.BaseConnection[TupleRow]):
+    """A connection, of either colour, that knows what of ours is prepared on it."""
 
     @cached_property
     def plans(self) -> dict[str, bytes]:
         """What is prepared by hand (`store.prepared`): the server's name for a statement of ours."""
         return {}
+
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        # psycopg does so when anything was rolled back, dropped or altered, and has no hook for it.
+        if name is None:
+            self.plans.clear()
+        return super()._deallocate(name)
+
+
+class Connection(_KnowsPlans, psycopg.Connection[TupleRow]):
+    """A connection that gives up waiting for an answer, and notices a doubtful COMMIT."""
+
+    answer_within: float = ANSWER_WITHIN
+    doubtful: bool = False
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for an answer, at most `answer_within` seconds, unless the caller has a timeout of its own."""
@@ -49,12 +59,6 @@ class Connection(psycopg.Connection[TupleRow]):
         except errors._WaitTimeout as error:  # noqa: SLF001  (psycopg documents it for `wait`, and exports no other)
             self.pgconn.finish()
             raise psycopg.OperationalError(f"no answer within {self.answer_within:g} s") from error
-
-    def _deallocate(self, name: bytes | None) -> PQGen[None]:
-        # psycopg does so when anything was rolled back, dropped or altered, and has no hook for it.
-        if name is None:
-            self.plans.clear()
-        return super()._deallocate(name)
 
     def note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         """Notice a warning at COMMIT."""
@@ -79,16 +83,11 @@ class StepConnection(Connection):
         super().rollback()
 
 
-class AsyncStepConnection(psycopg.AsyncConnection[TupleRow]):
+class AsyncStepConnection(_KnowsPlans, psycopg.AsyncConnection[TupleRow]):
     """The same in the other colour."""
 
     answer_within: float = LONGEST_STEP
     in_step: bool = False
-
-    @cached_property
-    def plans(self) -> dict[str, bytes]:
-        """What is prepared by hand."""
-        return {}
 
     async def wait(
         self,
@@ -104,11 +103,6 @@ class AsyncStepConnection(psycopg.AsyncConnection[TupleRow]):
         except errors._WaitTimeout as error:  # noqa: SLF001
             self.pgconn.finish()
             raise psycopg.OperationalError(f"no answer within {self.answer_within:g} s") from error
-
-    def _deallocate(self, name: bytes | None) -> PQGen[None]:
-        if name is None:
-            self.plans.clear()
-        return super()._deallocate(name)
 
     async def commit(self) -> None:
         """Commit, if there is no transaction of perdure's."""

@@ -121,13 +121,9 @@ class Reaper(Service):
         """The one statement of an idle reaper: it sweeps up, and says what else there is to do."""
         given = {"timeout": MISSED_DEADLINE, "expired": EXPIRED, "left": TOLD_SECONDS, "types": types}
         sweep = self._engine.database.statements["sweep"]
-        return self._connected().execute(sweep, given, binary=True).fetchone() or (
-            0,
-            False,
-            False,
-            None,
-            False,
-        )
+        row = self._connected().execute(sweep, given, binary=True).fetchone()
+        assert row is not None
+        return row
 
     def _bury(self) -> None:
         for worker in workers.bury(self._connected(), self._engine.database):
