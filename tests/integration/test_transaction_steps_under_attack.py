@@ -245,6 +245,7 @@ def test_pipeline_that_a_body_leaves_open_is_refused(url: str) -> None:
         for _ in range(3):
             assert sync.start(writes, "after").result(20)
     assert entries(url) == ["after"] * 3
+    kept.clear()
 
 
 def test_names_are_what_they_are_in_any_encoding(url: str) -> None:

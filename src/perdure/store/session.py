@@ -233,6 +233,11 @@ class Session:
         if connection is None or self._status == TransactionStatus.IDLE:
             return
         connection.in_step = False
+        if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            yield self._use(
+                connection.close
+            )  # what the user's function has sent in a pipeline, it alone could answer for
+            return
         try:
             yield self._use(connection.rollback)
             self._orderly = True
