@@ -57,8 +57,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--who", action="append", choices=names, help="these contestants only; may be repeated"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (3)")
-    parser.add_argument("--seconds", type=float, help="for each figure in each round (2; 0.4 if quick)")
+    parser.add_argument("--rounds", type=int, help="how often everything is measured (3; 2 if quick)")
+    parser.add_argument("--seconds", type=float, help="for each figure in each round (2; 0.5 if quick)")
     parser.add_argument(
         "--database",
         metavar="URL",
@@ -72,23 +72,24 @@ def main() -> None:
     """Measure what the command line asks for, print it; a run of everything also writes `RESULTS.md`."""
     options = parse()
     wanted = frozenset(options.only or [group.key for group in GROUPS if group.quick or not options.quick])
-    seconds = options.seconds or (0.4 if options.quick else 2.0)
+    rounds = options.rounds or (2 if options.quick else FEWEST_ROUNDS)
+    seconds = options.seconds or (0.5 if options.quick else 2.0)
     modules = options.who or (["ours", "raw", "ceiling", "dbos"] if options.quick else None)
     console, results = Console(), Results()
     with running(options.database) as server, console.status("setting up") as status:
         ready = list(set_up([c for c in registry.ALL if not modules or c.module in modules], results))
-        results.about = describe(server, options.rounds, seconds, ready)
+        results.about = describe(server, rounds, seconds, ready)
         before, began = psutil.cpu_times(), time.monotonic()
-        for number in range(options.rounds):
+        for number in range(rounds):
             for contestant, python in ready:
                 if groups := wanted & contestant.groups:
-                    status.update(f"round {number + 1} of {options.rounds}: {contestant.name}")
+                    status.update(f"round {number + 1} of {rounds}: {contestant.name}")
                     measure(server, contestant, python, groups, seconds, results)
         results.notes.append(weather(before, time.monotonic() - began))
     report.show(console, results)
     if options.save:
         results.save(options.save)
-    if not (options.quick or options.only or options.who) and options.rounds >= FEWEST_ROUNDS:
+    if not (options.quick or options.only or options.who) and rounds >= FEWEST_ROUNDS:
         results.save(SAMPLES)
         chosen = f' ARGS="--seconds {seconds:g}"' if options.seconds else ""
         PAGE.write_text(report.markdown(results, f"make bench{chosen}"))
