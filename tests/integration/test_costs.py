@@ -6,6 +6,7 @@ A limit that is exceeded is a regression to be explained, or mended; one that ha
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,8 +24,8 @@ from tests.servers import TestServer
 
 STEPS, RUNS, AT_ONCE = 10, 20, 200
 SENT = ("LOG:  execute ", "LOG:  statement: ")
-PREPARED = "LOG:  execute perdure_"
-"""How a statement of the journal's own is logged."""
+OF_RUNS = re.compile(r"LOG:  execute perdure_(start_run|record_step|record_step_and_end|end_run)_\d+:")
+"""How a statement that is a batch is logged."""
 MOST_AT_ONCE: Final = 60
 """Statements of two hundred runs of one step, those at opening included (33 in all of six runs)."""
 MOST_WAL: Final = 530
@@ -81,7 +82,7 @@ def test_each_step_of_a_run_is_one_statement(server: TestServer, database_url: s
     with logged(server, database_url) as sent, BlockingPerdure(database_url):
         for _ in range(RUNS):
             chain(STEPS)
-    of_runs = [line for line in sent if PREPARED in line]
+    of_runs = [line for line in sent if OF_RUNS.search(line)]
     assert len(of_runs) == RUNS * (STEPS + 1), of_runs
     assert len(sent) < len(of_runs) * 2
 

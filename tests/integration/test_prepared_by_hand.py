@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import struct
 from contextlib import nullcontext
+from datetime import datetime
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
+from psycopg.types.json import Jsonb
 
-from perdure.store.connection import is_lost
-from perdure.store.prepared import BEGIN, COMMIT, Statement, execute, roll_back, rows
+from perdure.models import CancelReason
+from perdure.store.arrays import Texts
+from perdure.store.claiming import LOWEST, Claimant, Part, look
+from perdure.store.claims import ClaimedRun, load_histories
+from perdure.store.connection import connect, is_lost
+from perdure.store.prepared import BEGIN, COMMIT, Statement, execute, fetch, roll_back, rows
 from perdure.store.records import EventRecord, HandOver, Outcome, StepRecord, Ticket
+from perdure.store.workers import renew
 from tests.api_tools import until
 from tests.protocol_tools import RawWorker, start_of, step_of, stranger
 
@@ -159,3 +167,57 @@ def test_parameter_that_cannot_be_packed_sends_nothing(database_url: str) -> Non
                 owner.write(step, EventRecord(run, step.position, "key", b"1"))
         owner.write(step_of(run, "after"))
         assert owner.connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+
+def prepared_by(connection: psycopg.Connection[Any]) -> list[str]:
+    """Names under which anything is prepared, by hand or by psycopg."""
+    found = connection.execute("select name from pg_prepared_statements order by name", prepare=False)
+    return [name for (name,) in found]
+
+
+def test_what_is_read_goes_by_hand_where_its_parameters_can_be_packed(database_url: str) -> None:
+    """Rows come as psycopg gives them; JSON, for one, is psycopg's to send."""
+    text = "select %(number)s::bigint + 1, %(text)s::text, %(share)s::float8, %(many)s::text[], now()"
+    given = {"number": 1, "text": "ä", "share": 0.5, "many": Texts(["a", "b"])}
+    with connect(database_url, name="test") as connection:
+        for _ in range(2):
+            ((*seen, now),) = fetch(connection, Statement(text, given, "by_hand"))
+            assert seen == [2, "ä", 0.5, ["a", "b"]]
+            assert isinstance(now, datetime)
+        (name,) = prepared_by(connection)
+        assert name.startswith("perdure_by_hand_")
+        for value in ({"a": 1}, None):
+            assert fetch(
+                connection, Statement("select %(json)s::jsonb", {"json": value and Jsonb(value)}, "json")
+            ) == [(value,)]
+        assert fetch(connection, Statement("set lock_timeout = 0", {}, "nothing")) == []
+
+
+@pytest.mark.parametrize("value", [1.5, 2**70, "one", [1]])
+def test_value_that_cannot_be_packed_gets_the_answer_that_psycopg_gives(
+    database_url: str, value: object
+) -> None:
+    """And the connection stands."""
+    statement = Statement("select %(number)s::bigint", {"number": value}, "number")
+    with connect(database_url, name="test") as connection:
+        assert fetch(connection, statement._replace(parameters={"number": 7})) == [(7,)]
+        try:
+            expected: Any = connection.execute(statement.text.encode(), statement.parameters).fetchall()
+        except psycopg.Error as error:
+            with pytest.raises(type(error)):
+                fetch(connection, statement)
+        else:
+            assert fetch(connection, statement) == expected
+        assert fetch(connection, statement._replace(parameters={"number": 8})) == [(8,)]
+
+
+def test_what_workers_and_clients_ask_again_and_again_goes_by_hand(database_url: str) -> None:
+    """Looks, claims, histories, leases, what the reaper sweeps, hints, waits for ends: it takes half as long."""
+    with RawWorker(database_url) as owner:
+        database, connection = owner.database, owner.connection
+        look(connection, database, worker=owner.number, listen=["q"], places=[("q", LOWEST, "")])
+        Claimant(owner.number, ["w"], ["v"]).claim(connection, database, [Part(("q", 0, ""), 1)])
+        claimed = ClaimedRun(owner.start(), "a", "w", b"", False, 0, CancelReason.NONE, 0, None, {})
+        load_histories(connection, database, [claimed])
+        renew(connection, database, owner.number)
+        assert not [name for name in prepared_by(connection) if not name.startswith("perdure_")]

@@ -98,7 +98,7 @@ def look(
     """
     parameters = {
         "worker": worker,
-        "listen": list(listen),
+        "listen": Texts(listen),
         "queue": Texts([queue for queue, _, _ in places]),
         "priority": Integers([priority for _, priority, _ in places]),
         "queue_key": Texts([key for _, _, key in places]),
@@ -106,8 +106,7 @@ def look(
         "wake_limit": WAKE_LIMIT,
         "ready_within": ready_within,
     }
-    row = connection.execute(database.statements["look_for_work"], parameters, binary=True).fetchone()
-    assert row is not None
+    (row,) = database.fetch(connection, "look_for_work", parameters)
     now, woken, next_due, cancels, paused, suspects, queues, groups = row
     pairs = (pair.split(":") for pair in cancels or ())
     return Look(
@@ -153,13 +152,13 @@ class Claimant:
             "quota": Integers([part.quota for part in parts]),
             "since": Bigints([part.since for part in parts]),
             "mode": Smallints([part.mode for part in parts]),
-            "workflows": list(self.workflows),
-            "versions": None if self.versions is None else list(self.versions),
+            "workflows": Texts(self.workflows),
+            "versions": None if self.versions is None else Texts(self.versions),
             "version": self.versions[0] if self.versions else None,
             "suspects": suspects,
             "counted": counted,
         }
-        rows = connection.execute(database.statements["claim_runs"], parameters, binary=True).fetchall()
+        rows = database.fetch(connection, "claim_runs", parameters)
         return [
             ClaimedRun(
                 key,

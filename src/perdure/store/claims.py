@@ -57,19 +57,17 @@ def load_histories(connection: Connection, database: Database, runs: Sequence[Cl
     place = (FIRST_KEY, "")
     while True:
         parameters = {"keys": keys, "run": place[0], "position": place[1], "limit": PAGE_ROWS}
-        rows = connection.execute(database.statements["load_steps"], parameters, binary=True).fetchall()
+        rows = database.fetch(connection, "load_steps", parameters)
         for row in rows:
             by_key[row[0]].steps.append(row[1:])
         if len(rows) < PAGE_ROWS:
             break
         place = (rows[-1][0], rows[-1][1])
-    for run, position, _, remaining in connection.execute(database.statements["load_waits"], {"keys": keys}):
+    for run, position, _, remaining in database.fetch(connection, "load_waits", {"keys": keys}):
         by_key[run].waits[position] = max(0.0, remaining or 0.0)
-    for run, position, detail in connection.execute(database.statements["load_intents"], {"keys": keys}):
+    for run, position, detail in database.fetch(connection, "load_intents", {"keys": keys}):
         by_key[run].intents[position] = None if detail is None else bytes(detail)
-    for run, key, position, last, first in connection.execute(
-        database.statements["load_streams"], {"keys": keys}
-    ):
+    for run, key, position, last, first in database.fetch(connection, "load_streams", {"keys": keys}):
         streams = by_key[run].streams
         streams[key] = max(streams.get(key, 0), last + 1)
         if position is not None and first is not None:
@@ -83,7 +81,7 @@ def look_at(database: Database, keys: Sequence[int]) -> list[tuple[ClaimedRun, S
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read, read only")
             found: list[tuple[ClaimedRun, Status | None]] = []
-            rows = connection.execute(database.statements["look_at_runs"], {"keys": Bigints(list(keys))})
+            rows = database.fetch(connection, "look_at_runs", {"keys": Bigints(keys)})
             for key, id, workflow, input, begun, recoveries, cancel, claim, context, seed, status, at in rows:
                 reason = CancelReason(cancel)
                 run = ClaimedRun(
@@ -114,14 +112,13 @@ def utc(moment: datetime | None) -> datetime | None:
 
 def owned(connection: Connection, database: Database, worker: int) -> list[int]:
     """Runs that are this worker's by the database."""
-    rows = connection.execute(database.statements["owned_runs"], {"worker": worker}, binary=True).fetchall()
-    return [key for (key,) in rows]
+    return [key for (key,) in database.fetch(connection, "owned_runs", {"worker": worker})]
 
 
 def hand_over(connection: Connection, database: Database, worker: int, keys: Sequence[int]) -> None:
     """Give runs back to the queue."""
     parameters = {"keys": Bigints(list(keys)), "claims": Integers([None] * len(keys)), "worker": worker}
-    connection.execute(database.statements["hand_over"], parameters)
+    database.fetch(connection, "hand_over", parameters)
 
 
 def due(

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, LiteralString, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -24,6 +24,7 @@ from perdure.errors import DatabaseUnavailable
 from perdure.policy import backoff
 from perdure.store.connection import ANSWER_WITHIN, Connection, connect, is_lost
 from perdure.store.embedded import EmbeddedPostgres
+from perdure.store.prepared import BEGIN, COMMIT, Statement, execute, fetch, rows
 
 logger = logging.getLogger("perdure.database")
 T = TypeVar("T")
@@ -215,17 +216,36 @@ class Database:
             answer_within: seconds to wait for the answer.
             prepare: False has it planned for these very values; by default it is prepared where that can be.
         """
-        statement = self.statements[name]
-        return self.repeat(
-            lambda connection: _rows(connection, statement, parameters or {}, prepare), answer_within
-        )
+        given = parameters or {}
+        if prepare is False:
+            return self.repeat(lambda connection: self._planned_anew(connection, name, given), answer_within)
+        return self.repeat(lambda connection: self.fetch(connection, name, given), answer_within)
+
+    def fetch(
+        self, connection: Connection, name: str, parameters: Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        """Execute one named statement on this connection, and return its rows.
+
+        Raises:
+            psycopg.Error: as psycopg's own `execute`.
+        """
+        return fetch(connection, Statement(self.statements[name], parameters, name))
+
+    def _planned_anew(
+        self, connection: Connection, name: str, parameters: Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        return connection.execute(self.statements[name], parameters, binary=True, prepare=False).fetchall()
 
     def transaction(self, *steps: tuple[str, Mapping[str, Any]]) -> list[list[tuple[Any, ...]]]:
-        """Execute named statements as one transaction that may safely be repeated; return the rows of each."""
+        """Execute named statements as one transaction that may safely be repeated; return the rows of each.
+
+        They travel in one packet, so their parameters have to be such as `store.prepared` packs.
+        """
+        packet = [Statement(self.statements[name], parameters, name) for name, parameters in steps]
 
         def all_of(connection: Connection) -> list[list[tuple[Any, ...]]]:
-            with connection.transaction():
-                return [_rows(connection, self.statements[name], parameters) for name, parameters in steps]
+            _, *results, _ = execute(connection, [BEGIN, *packet, COMMIT])
+            return [rows(connection, result) for result in results]
 
         return self.repeat(all_of)
 
@@ -250,13 +270,3 @@ class Database:
                 if time.monotonic() > until:
                     raise DatabaseUnavailable(f"the database does not answer: {error}") from error
                 time.sleep(backoff(failures))
-
-
-def _rows(
-    connection: Connection,
-    statement: LiteralString,
-    parameters: Mapping[str, Any],
-    prepare: bool | None = None,
-) -> list[tuple[Any, ...]]:
-    cursor = connection.execute(statement, parameters, binary=True, prepare=prepare)
-    return cursor.fetchall() if cursor.description else []

@@ -83,8 +83,8 @@ def register(database: Database, worker: int, registration: Registration) -> Non
 
 def renew(connection: Connection, database: Database, worker: int) -> datetime | None:
     """Renew the lease; None means that the worker was declared dead."""
-    row = connection.execute(database.statements["renew_lease"], {"worker": worker}, binary=True).fetchone()
-    return row[0] if row else None
+    rows = database.fetch(connection, "renew_lease", {"worker": worker})
+    return rows[0][0] if rows else None
 
 
 def retire(connection: Connection, database: Database, worker: int) -> None:
@@ -181,14 +181,11 @@ def has_work(
 
 def requeue_orphans(connection: Connection, database: Database) -> list[int]:
     """Give the runs of dead workers back to the queue; return their keys."""
-    statements = database.statements
-    dead = [
-        worker for (worker,) in connection.execute(statements["find_orphans"], (), binary=True).fetchall()
-    ]
+    dead = [worker for (worker,) in database.fetch(connection, "find_orphans", {})]
     requeued: list[int] = []
     while dead:
         parameters = {"workers": Bigints(dead), "limit": ORPHANS_AT_ONCE}
-        keys = [key for (key,) in connection.execute(statements["requeue_orphans"], parameters).fetchall()]
+        keys = [key for (key,) in database.fetch(connection, "requeue_orphans", parameters)]
         requeued += keys
         if len(keys) < ORPHANS_AT_ONCE:
             break

@@ -11,13 +11,14 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from perdure.core.entities import order_of
 from perdure.core.registry import entities as known_entities
 from perdure.errors import WorkflowExpired, WorkflowTimeout
 from perdure.serial import encode_failure
 from perdure.store import entities, workers
+from perdure.store.arrays import Texts
 from perdure.store.connection import Connection
 from perdure.worker.service import Service
 
@@ -119,11 +120,9 @@ class Reaper(Service):
 
     def _sweep(self, types: Sequence[str]) -> tuple[int, bool, bool, float | None, bool]:
         """The one statement of an idle reaper: it sweeps up, and says what else there is to do."""
-        given = {"timeout": MISSED_DEADLINE, "expired": EXPIRED, "left": TOLD_SECONDS, "types": types}
-        sweep = self._engine.database.statements["sweep"]
-        row = self._connected().execute(sweep, given, binary=True).fetchone()
-        assert row is not None
-        return row
+        given = {"timeout": MISSED_DEADLINE, "expired": EXPIRED, "left": TOLD_SECONDS, "types": Texts(types)}
+        (row,) = self._engine.database.fetch(self._connected(), "sweep", given)
+        return cast("tuple[int, bool, bool, float | None, bool]", row)
 
     def _bury(self) -> None:
         for worker in workers.bury(self._connected(), self._engine.database):
