@@ -1,9 +1,10 @@
-"""Where the time of a run goes: by thread, by function, by statement.
+"""Where the time of a run goes: by thread, by part, by function, by statement.
 
-Three passes over the same load. The first is undisturbed: CPU time of every thread of ours, of Postgres's
-backends, and what `pg_stat_statements` says of each statement. The other two put `cProfile`, counting CPU
-time of the thread and not waiting for its turn, into the thread of the user's code and into the journal's.
-Profiling slows small functions more than large ones: shares are to be believed, sums are not.
+Two passes over the same load. The first is undisturbed: CPU time of every thread of ours, of Postgres's
+backends, and what `pg_stat_statements` says of each statement. The second puts `cProfile`, counting CPU time
+of the thread and not waiting for its turn, into the thread that calls and into those of ours that work.
+What is built in counts for the Python function that calls it. Profiling slows small functions more than large
+ones: shares are to be believed, sums are not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import re
 import sys
 import threading
 import time
@@ -28,69 +28,85 @@ sys.path[0] = str(ROOT)
 import cProfile  # noqa: E402 - after the path is right
 import pstats  # noqa: E402
 
-import psutil  # type: ignore[import-untyped]  # noqa: E402
-from rich import box  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
 import perdure  # noqa: E402
 from benchmarks import programs  # noqa: E402
 from benchmarks.protocol import AT_ONCE  # noqa: E402
 from benchmarks.server import Server, running  # noqa: E402
-from perdure.sql import load as load_statements  # noqa: E402
+from benchmarks.spent import Threads, backend_seconds, console, statements, table_of, title  # noqa: E402
 
-console: Final = Console()
-OURS: Final = load_statements("perdure")
-WORD: Final = re.compile(r"[a-z_]{2,}")
+WORKING: Final = ("perdure-journal", "perdure-producer")
+PARTS: Final = (
+    ("arguments and results, to and from JSON", ("perdure/serial",)),
+    (
+        "the call: what is started, the wait for its result",
+        ("perdure/core/starting", "perdure/client", "perdure/declare", "perdure/app", "perdure/options"),
+    ),
+    (
+        "the code's task: begin, end, hand-overs",
+        ("perdure/core/loop", "perdure/core/tasks", "perdure/core/ending", "perdure/core/threads",
+         "perdure/core/calling", "perdure/core/pool", "perdure/worker/executor", "perdure/worker/loops",
+         "perdure/worker/watcher", "perdure/worker/incarnation"),
+    ),
+    ("steps: identity, record, body, drivers", ("perdure/core",)),
+    ("hints", ("perdure/worker/hints",)),
+    ("claims", ("perdure/worker", "perdure/store/claim", "perdure/store/counting")),
+    ("signals between threads", ("perdure/store/signal",)),
+    ("batches: queue, columns, packets", ("perdure/store",)),
+    ("psycopg, libpq, the socket", ("psycopg",)),
+    ("the event loop", ("asyncio", "base_events.py", "events.py", "selectors.py", "runners.py", "uvloop")),
+    ("threading", ("threading.py",)),
+)  # fmt: skip
+"""What files are for; the first that fits counts."""
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.set_defaults(blocking=False)
-    colour = parser.add_mutually_exclusive_group()
-    colour.add_argument("--async", dest="blocking", action="store_false", help="async workflows (default)")
-    colour.add_argument("--sync", dest="blocking", action="store_true", help="blocking ones in 200 threads")
-    parser.add_argument("--one", action="store_true", help=f"one run at a time instead of {AT_ONCE} at once")
-    parser.add_argument("--uvloop", action="store_true", help="on uvloop")
-    parser.add_argument("--steps", type=int, default=1, help="steps of a run (1)")
+    parser.add_argument(
+        "load",
+        nargs="?",
+        choices=LOADS,
+        default="many",
+        help=f"many: runs, {AT_ONCE} at once (default); one: one run at a time; enqueue, bulk: starts in a queue, one or a "
+        "hundred a call; bare: a worker that drains runs without steps",
+    )
+    parser.add_argument("--sync", dest="blocking", action="store_true", help="many, one: blocking workflows")
+    parser.add_argument("--uvloop", action="store_true", help="many, one, bare: on uvloop")
+    parser.add_argument("--steps", type=int, default=1, help="many, one: steps of a run (1)")
     parser.add_argument("--runs", type=int, help="runs in each pass")
     parser.add_argument("--top", type=int, default=30, help="functions to print of each thread (30)")
     parser.add_argument("--database", metavar="URL", help="a server that is there")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.runs = options.runs or (1000 if options.load in ("one", "enqueue") else 10_000)
+    return options
 
 
 def main() -> None:
     """Run the passes and print what they found."""
     options = parse()
-    options.runs = options.runs or (1000 if options.one else 10_000)
+    load = LOADS[options.load]
     with running(options.database) as server:
         console.print(server.describe(), highlight=False)
         with server.database(count_statements=True) as url:
             load(options, url, lambda work: undisturbed(server, url, options.runs, work))
-        with server.database() as url:
+        with server.database() as url, profiled() as profiles:
             load(options, url, lambda work: profile_caller(options, work))
-        with server.database() as url, profiled(lambda t: t.name == "perdure-journal") as journals:
-            load(options, url, lambda work: work())
-        report("journal's thread (the warm-up included)", journals, options)
+        for name, several in profiles.items():
+            report(f"{name} (the warm-up included)", several, options)
 
 
 Work = Callable[[], None]
+Measured = Callable[[Work], None]
 
 
-def load(options: argparse.Namespace, url: str, measured: Callable[[Work], None]) -> None:
-    """Open an app, warm up, and have `measured` call the load."""
+def calling(options: argparse.Namespace, url: str, measured: Measured) -> None:
+    """Workflows that are called where they run."""
     if options.blocking:
         with perdure.sync.Perdure(url):
             many_in_threads(5 * AT_ONCE, options.steps)
             measured(lambda: _blocking(options))
         return
-    factory = None
-    if options.uvloop:
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with _runner(options) as runner:
         app = perdure.Perdure(url)
         runner.run(app.open())
         try:
@@ -100,8 +116,59 @@ def load(options: argparse.Namespace, url: str, measured: Callable[[Work], None]
             runner.run(app.close())
 
 
+def enqueueing(options: argparse.Namespace, url: str, measured: Measured) -> None:
+    """Starts of runs that somebody else is to take, by one caller."""
+    at_once = 100 if options.load == "bulk" else 1
+    with perdure.sync.Perdure(url, worker=False) as app:
+        enqueue(app, 10 * at_once, at_once)
+        measured(lambda: enqueue(app, options.runs, at_once))
+
+
+def draining(options: argparse.Namespace, url: str, measured: Measured) -> None:
+    """A worker that takes and ends runs without steps, from its opening to its end."""
+    with perdure.sync.Perdure(url, worker=False) as app:
+        enqueue(app, options.runs, 1000)
+    with _runner(options) as runner:
+        measured(lambda: runner.run(_drain(url, options.runs)))
+
+
+LOADS: Final = {
+    "many": calling,
+    "one": calling,
+    "enqueue": enqueueing,
+    "bulk": enqueueing,
+    "bare": draining,
+}
+
+
+def _runner(options: argparse.Namespace) -> asyncio.Runner:
+    factory = None
+    if options.uvloop:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    return asyncio.Runner(loop_factory=factory)
+
+
+def enqueue(app: perdure.sync.Perdure, count: int, at_once: int) -> None:
+    """Enqueue runs without steps, so many a call."""
+    if at_once == 1:
+        for number in range(count):
+            app.start("benchmarks.programs.bare", args=[number], queue="default")
+        return
+    for first in range(0, count, at_once):
+        app.start_many(programs.bare.bind(number) for number in range(first, min(first + at_once, count)))
+
+
+async def _drain(url: str, count: int) -> None:
+    goal = programs.tally.count + count
+    async with perdure.Perdure(url):
+        while programs.tally.count < goal:  # noqa: ASYNC110  (an event for each run would cost)
+            await asyncio.sleep(0.02)
+
+
 def _blocking(options: argparse.Namespace) -> None:
-    if options.one:
+    if options.load == "one":
         for number in range(options.runs):
             programs.chain_blocking(number, options.steps)
     else:
@@ -109,7 +176,7 @@ def _blocking(options: argparse.Namespace) -> None:
 
 
 async def _awaiting(options: argparse.Namespace) -> None:
-    await (one_by_one if options.one else many_on_loop)(options.runs, options.steps)
+    await (one_by_one if options.load == "one" else many_on_loop)(options.runs, options.steps)
 
 
 async def one_by_one(count: int, steps: int) -> None:
@@ -157,8 +224,8 @@ def undisturbed(server: Server, url: str, runs: int, work: Work) -> None:
     spent = threads.seconds() + [
         (name, total - backends.get(name, 0.0)) for name, total in backend_seconds(server).items()
     ]
-    _title(f"{runs / seconds:,.0f} runs/s, {seconds / runs * 1e6:,.0f} us of wall time a run; CPU time:")
-    table = _table("us a run", "of a core")
+    title(f"{runs / seconds:,.0f} runs/s, {seconds / runs * 1e6:,.0f} us of wall time a run; CPU time:")
+    table = table_of("us a run", "of a core")
     table.add_column("thread or backend")
     for name, cpu in sorted(spent, key=lambda item: -item[1]):
         if cpu / seconds >= 0.005:
@@ -167,96 +234,22 @@ def undisturbed(server: Server, url: str, runs: int, work: Work) -> None:
     statements(server, url, runs)
 
 
-def statements(server: Server, url: str, runs: int) -> None:
-    """Print where Postgres's time went, where it counts statements."""
-    rows = server.slowest_statements(url)
-    if not rows:
-        return
-    _title("Statements, by time in the server")
-    table = _table("us a run", "calls", "rows a call", "us a call", "us a row")
-    table.add_column("statement", no_wrap=True)
-    for calls, affected, microseconds, text in rows:
-        table.add_row(
-            f"{microseconds / runs:.1f}",
-            f"{calls:,}",
-            f"{affected / calls:.1f}",
-            f"{microseconds / calls:,.0f}",
-            f"{microseconds / affected:.1f}" if affected else "",
-            name_of(text),
-        )
-    console.print(table)
-
-
-def name_of(text: str) -> str:
-    """The name of the statement in our SQL files that has most words in common with this text."""
-    words = set(WORD.findall(text.lower()))
-
-    def likeness(name: str) -> float:
-        others = set(WORD.findall(OURS[name].lower()))
-        return len(words & others) / len(words | others)
-
-    best = max(reversed(list(OURS)), key=likeness)  # of two alike, the one of the journal
-    return best if likeness(best) > 0.7 else " ".join(text.split())[:60]
-
-
-class Threads:
-    """CPU time of this process's threads, from here on; those that end meanwhile count under `others`."""
-
-    def __init__(self) -> None:
-        self._before = self._read()
-        self._process = time.process_time()
-
-    def seconds(self) -> list[tuple[str, float]]:
-        """CPU time by name of the thread, largest first."""
-        total = time.process_time() - self._process
-        after = self._read()
-        spent = [(name, after[name] - self._before.get(name, 0.0)) for name in after]
-        return [*spent, ("other threads of ours", total - sum(cpu for _, cpu in spent))]
-
-    @staticmethod
-    def _read() -> dict[str, float]:
-        found: dict[str, float] = defaultdict(float)
-        for thread in threading.enumerate():
-            if thread.ident is not None:
-                clock = time.pthread_getcpuclockid(thread.ident)
-                found[thread.name] += time.clock_gettime(clock)
-        return dict(found)
-
-
-def backend_seconds(server: Server) -> dict[str, float]:
-    """CPU time so far of the server's processes, by what they call themselves."""
-    found: dict[str, float] = defaultdict(float)
-    if server.pid is None:
-        return {}
-    with server.connect() as connection:
-        rows = connection.execute(
-            "select pid, application_name, backend_type from pg_stat_activity"
-        ).fetchall()
-    names = {pid: application or kind for pid, application, kind in rows}
-    for process in psutil.Process(server.pid).children():
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        found[f"Postgres: {names.get(process.pid, 'others')}"] += times.user + times.system
-    return dict(found)
-
-
-# -- the other two -----------------------------------------------------------------------------------------
+# -- the second ----------------------------------------------------------------------------------------
 
 
 @contextmanager
-def profiled(wanted: Callable[[threading.Thread], bool]) -> Iterator[list[cProfile.Profile]]:
-    """Profile every thread that begins to run within the block, if it is wanted: one profile each."""
-    profiles: list[cProfile.Profile] = []
+def profiled() -> Iterator[dict[str, list[cProfile.Profile]]]:
+    """Profile every thread that begins to run within the block and works on runs, by its name."""
+    profiles: dict[str, list[cProfile.Profile]] = defaultdict(list)
     original: Any = threading.Thread.run
 
     def run(self: threading.Thread) -> None:
-        if wanted(self):
-            profiles.append(counting_cpu())
-            profiles[-1].runcall(original, self)
-        else:
+        name = self.name if self.name in WORKING else "" if self.name.startswith("perdure") else "callers"
+        if not name:
             original(self)
+            return
+        profiles[name].append(counting_cpu())
+        profiles[name][-1].runcall(original, self)
 
     threading.Thread.run = run  # type: ignore[method-assign]
     try:
@@ -267,30 +260,26 @@ def profiled(wanted: Callable[[threading.Thread], bool]) -> Iterator[list[cProfi
 
 def counting_cpu() -> cProfile.Profile:
     """A profile by the thread's own CPU time: waiting, for the database or for the interpreter, is none."""
-    return cProfile.Profile(time.thread_time_ns, 1e-9)
+    return cProfile.Profile(time.thread_time_ns, 1e-9, builtins=False)
 
 
 def profile_caller(options: argparse.Namespace, work: Work) -> None:
-    """Run the load with a profile of the loop's thread, or of the threads that call."""
-    if options.blocking and not options.one:
-        with profiled(lambda thread: not thread.name.startswith("perdure")) as profiles:
-            work()
-        report(f"{len(profiles)} calling threads", profiles, options)
-        return
+    """Run the load with a profile of this thread."""
     profile = counting_cpu()
     profile.runcall(work)
-    report("calling thread" if options.blocking else "loop's thread", [profile], options)
+    if not (options.blocking and options.load == "many"):  # there it only waits for the callers
+        report("calling thread", [profile], options)
 
 
-def report(title: str, profiles: list[cProfile.Profile], options: argparse.Namespace) -> None:
-    """Print the functions with the most time of their own, and the shares of the files."""
+def report(whose: str, profiles: list[cProfile.Profile], options: argparse.Namespace) -> None:
+    """Print the functions with the most time of their own, and the shares of the parts."""
     statistics: Any = pstats.Stats(profiles[0])
     for profile in profiles[1:]:
         statistics.add(profile)
     rows = [(own, total, calls, *where) for where, (_, calls, own, total, _) in statistics.stats.items()]
     everything = sum(row[0] for row in rows)
-    _title(f"Profile of the {title}: {everything / options.runs * 1e6:,.0f} us a run under the profiler")
-    table = _table("own %", "own us a run", "with callees", "calls a run")
+    title(f"Profile of the {whose}: {everything / options.runs * 1e6:,.0f} us a run under the profiler")
+    table = table_of("own %", "own us a run", "with callees", "calls a run")
     table.add_column("function", no_wrap=True)
     for own, total, calls, file, line, name in sorted(rows, reverse=True)[: options.top]:
         per_run = (own / options.runs * 1e6, total / options.runs * 1e6, calls / options.runs)
@@ -298,12 +287,18 @@ def report(title: str, profiles: list[cProfile.Profile], options: argparse.Names
             f"{own / everything * 100:.1f}", *(f"{value:.2f}" for value in per_run), _place(file, line, name)
         )
     console.print(table)
-    files: dict[str, float] = defaultdict(float)
+    parts: dict[str, float] = defaultdict(float)
     for row in rows:
-        files[_place(row[3], 0, "")] += row[0]
-    shares = sorted(files.items(), key=lambda item: -item[1])[:12]
-    console.print(", ".join(f"{name} {share / everything:.0%}" for name, share in shares), highlight=False)
+        parts[part_of(_place(row[3], 0, ""))] += row[0]
+    for name, share in sorted(parts.items(), key=lambda item: -item[1]):
+        if share / everything >= 0.005:
+            console.print(f"{share / everything:6.0%}  {name}", highlight=False)
     console.print()
+
+
+def part_of(place: str) -> str:
+    """What the code in this file is for."""
+    return next((part for part, files in PARTS if place.startswith(files)), "others")
 
 
 def _place(file: str, line: int, name: str) -> str:
@@ -318,17 +313,6 @@ def _place(file: str, line: int, name: str) -> str:
         parts = parts[-1:]
     place = "/".join(parts)
     return f"{place}:{line} {name}" if name else place
-
-
-def _title(text: str) -> None:
-    console.print(text, style="bold", highlight=False)
-
-
-def _table(*numbers: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
 
 
 if __name__ == "__main__":
