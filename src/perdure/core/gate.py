@@ -301,6 +301,8 @@ class Gate:
 
     def left_over(self) -> Recorded | None:
         """The first thing recorded that the code has never asked for."""
+        if not self._groups:
+            return None
         left = (record for group in self._groups for record in group)
         return next((record for record in left if record.position not in self._withdrawn), None)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from perdure.core.branch import current
 from perdure.models import Info
@@ -18,6 +18,9 @@ from perdure.models import Info
 if TYPE_CHECKING:
     from perdure.core.run import Run
     from perdure.core.runtime import Runtime
+
+
+_NOTHING: Final = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def context_of_start(runtime: Runtime, workflow: str, id: str | None) -> Mapping
 def around_run(run: Run) -> AbstractContextManager[Any]:
     """All middleware around the code of a run."""
     if not run.runtime.middleware:
-        return nullcontext()
+        return _NOTHING
     return _all([each.run for each in run.runtime.middleware], run.info(), run.context)
 
 

@@ -108,7 +108,6 @@ def run_body(
     monotonic = run.runtime.monotonic
     began, attempt = monotonic(), 1
     while True:
-        run.check_owner()
         info = info_of(run, call, attempt)
         attempted = Body(run, call.position, call.name)
         body = Invoke(
@@ -141,6 +140,7 @@ def run_body(
         yield Pause(pause)
         if body.late is not None:
             yield body.late  # a thread cannot be interrupted: not two at once
+        run.check_owner()
         attempt += 1
 
 

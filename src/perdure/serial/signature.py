@@ -76,8 +76,9 @@ class Signature:
         return function_hints(self.function)
 
     @cached_property
-    def _positional(self) -> tuple[tuple[str, Payload], ...]:
-        return tuple((p.name, self._payload(p.name)) for p in self.parameters if p.kind in _POSITIONAL)
+    def _positional(self) -> tuple[tuple[str, ...], tuple[Payload, ...]]:
+        names = tuple(p.name for p in self.parameters if p.kind in _POSITIONAL)
+        return names, tuple(map(self._payload, names))
 
     @cached_property
     def _named(self) -> dict[str, Payload]:
@@ -103,7 +104,7 @@ class Signature:
     @cached_property
     def _plain_range(self) -> tuple[int, int]:
         """How many positional arguments, without keywords, are surely right."""
-        most = len(self._positional)
+        most = len(self._positional[0])
         least = sum(p.default is p.empty for p in self.parameters if p.kind in _POSITIONAL)
         needs_names = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in self.parameters)
         return (least, -1 if needs_names else most)
@@ -209,19 +210,22 @@ class Signature:
         kwargs: Mapping[str, object],
     ) -> tuple[list[Any], dict[str, Any]]:
         """Write or read every argument by the payload of its parameter."""
-        places = self._positional
-        if len(args) > len(places) and self._more_positional is not None:
-            places = (*places, *[self._more_positional] * (len(args) - len(places)))
-        positional, named = [], dict[str, Any]()
-        place: Any = None
+        names, payloads = self._positional
+        if len(args) > len(payloads) and self._more_positional is not None:
+            name, payload = self._more_positional
+            more = len(args) - len(payloads)
+            names, payloads = (*names, *[name] * more), (*payloads, *[payload] * more)
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        wrong: str | None = None
         try:
-            for place, value in zip(places, args, strict=False):
-                positional.append(work(place[1], value))
-            for name, value in kwargs.items():
-                place = name, self._named.get(name, self._more_named)
-                named[name] = work(place[1], value)
+            positional.extend(map(work, payloads, args))  # after an error it has those before
+            for wrong, value in kwargs.items():
+                by_name: Any = self._named.get(wrong, self._more_named)  # `bind` has seen that there is one
+                named[wrong] = work(by_name, value)
         except SerializationError as error:
-            raise SerializationError(f"argument {place[0]!r} of {self.name}(): {error}") from error.__cause__
+            wrong = names[len(positional)] if wrong is None else wrong
+            raise SerializationError(f"argument {wrong!r} of {self.name}(): {error}") from error.__cause__
         return positional, named
 
 

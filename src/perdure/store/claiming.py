@@ -19,6 +19,8 @@ GROUPS_AT_ONCE: Final = 200
 """Groups that one look follows from each place."""
 EVER: Final = 1e10
 """Seconds, in which whatever is due became so."""
+_REASONS: Final = {int(reason): reason for reason in CancelReason}
+"""Cheaper than the enumeration's own search, which is in Python."""
 LOWEST: Final = -(2**31)
 """No priority is lower."""
 ANY, ONWARD, FRESH = 0, 1, 2
@@ -167,7 +169,7 @@ class Claimant:
                 bytes(input),
                 begun,
                 recoveries,
-                CancelReason(cancel),
+                _REASONS[cancel],
                 claim,
                 remaining,
                 context or {},

@@ -42,13 +42,14 @@ class Claimer:
         """The last arrival that was claimed of each group: behind a late one, which had to be gone back for, it goes on there."""
         self._cursors: dict[str, tuple[int, str]] = {}
         self._limits: dict[str, Limits] = {}
+        self._limited: frozenset[str] = frozenset()
         self._limited_first = False
         self.again: float | None = None
         """Seconds until there may be more though nobody says so: a rate allows it, or another worker is done."""
 
     def limited(self, queue: str) -> bool:
         """Whether a queue has limits, as the last look knew: who frees a slot there has to tell the others."""
-        return self._limits.get(queue, NO_LIMITS).any
+        return queue in self._limited
 
     def look(
         self, connection: Connection, worker: int, queues: Sequence[str], *, quick: bool = False
@@ -65,6 +66,7 @@ class Claimer:
             how = {"places": places}
         found = claiming.look(connection, self._database, worker=worker, listen=queues, **how)
         self._limits, self.again = found.limits, None
+        self._limited = frozenset(name for name, limits in found.limits.items() if limits.any)
         for group, arrival in found.groups.items():
             since = self._since.pop(Group(*group), arrival)
             self._since[Group(*group)] = min(since, arrival) if quick else arrival

@@ -106,7 +106,6 @@ class Executor:
         run.context, run.seed = claimed.context, claimed.seed
         run.scheduled_at = claimed.scheduled_at
         run.streams, run.written = claimed.streams, claimed.written
-        run.cancel_told = False
         run.queue = claimed.group[0]
         if told and run.cancel_reason is CancelReason.NONE:
             run.cancel_reason = CancelReason.ASKED

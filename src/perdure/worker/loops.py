@@ -19,8 +19,7 @@ class Loops:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._outbox: Outbox | None = None
+        self._place: tuple[asyncio.AbstractEventLoop, Outbox] | None = None
         self._thread: threading.Thread | None = None
         self._loop_thread: int | None = None
         self._works: deque[Callable[[], None]] = deque()
@@ -29,12 +28,12 @@ class Loops:
     def use(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         """Use the loop on which the app is opened, which runs in this thread."""
         with self._lock:
-            self._adopt(loop)
             self._loop_thread = thread
+            self._adopt(loop)
 
     def is_here(self) -> bool:
         """Whether this thread runs the loop."""
-        return self._loop is not None and threading.get_ident() == self._loop_thread
+        return self._place is not None and threading.get_ident() == self._loop_thread
 
     def submit(self, work: Callable[[asyncio.AbstractEventLoop, Outbox], None]) -> None:
         """Have `work` done on the loop; at once, where this is the loop's thread."""
@@ -83,28 +82,31 @@ class Loops:
         """Stop the loop's thread, if there is one."""
         with self._lock:
             thread, self._thread = self._thread, None
-        if thread is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        if thread is not None and self._place is not None:
+            loop, _ = self._place
+            loop.call_soon_threadsafe(loop.stop)
             thread.join(5)
 
     def _ensure(self) -> tuple[asyncio.AbstractEventLoop, Outbox]:
+        return self._place or self._begin()
+
+    def _begin(self) -> tuple[asyncio.AbstractEventLoop, Outbox]:
+        """Start a loop in a thread of its own, unless somebody has just done so."""
         with self._lock:
-            if self._loop is None:
+            if self._place is None:
                 loop = asyncio.new_event_loop()
-                self._adopt(loop)
                 self._thread = threading.Thread(
                     target=self._run, args=(loop,), name="perdure-loop", daemon=True
                 )
                 self._thread.start()
                 self._loop_thread = self._thread.ident
-            assert self._loop is not None
-            assert self._outbox is not None
-            return self._loop, self._outbox
+                self._adopt(loop)
+            assert self._place is not None
+            return self._place
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._outbox = Outbox(loop)
         install_task_factory(loop)
+        self._place = loop, Outbox(loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
