@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 from perdure.core.branch import GoOnAsNew, Unwind
 from perdure.core.marks import marks
@@ -20,6 +20,7 @@ from perdure.serial import check_size, encode_failure, storable_text
 from perdure.store.records import ContinueRecord, EndRecord, Fenced, HandOver, Outcome, Park, Record, Ticket
 
 logger = logging.getLogger("perdure.run")
+_SUCCEEDED: Final = Status.SUCCEEDED.code
 
 
 class Interrupted(BaseException):
@@ -117,7 +118,7 @@ def _record(run: Run, value: Any, error: BaseException | None) -> Record:
             check_size(stored, what="the result")
         except SerializationError as unfit:
             return _failed(run, unfit)
-        return EndRecord(run.key, Status.SUCCEEDED.code, stored, waited=run.waited, parent=run.has_children)
+        return EndRecord(run.key, _SUCCEEDED, stored, waited=run.waited, parent=run.has_children)
     if isinstance(error, Interrupted | KeyboardInterrupt | GeneratorExit):
         return HandOver(run.key, run.claim)
     if isinstance(error, GoOnAsNew):

@@ -267,12 +267,7 @@ class Run:
     @property
     def cancel_due(self) -> bool:
         """The code has to be told to stop, now that the record is used up."""
-        return (
-            self.cancel_reason is not CancelReason.NONE
-            and not self.cancel_told
-            and not self.shields
-            and self.gate.used_up
-        )
+        return bool(self.cancel_reason) and not self.cancel_told and not self.shields and self.gate.used_up
 
     # -- what it records -------------------------------------------------------------------------
 

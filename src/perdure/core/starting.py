@@ -342,16 +342,18 @@ def settled(record: StartRecord, what: Start) -> Started:
         Deduplicated: another unfinished run of the queue has the same `dedup`.
         QueueFull: as many runs as its size allows wait to begin.
     """
-    if record.outcome is Outcome.DUPLICATE:
-        raise deduplicated(what, record.found)
-    if record.outcome is Outcome.FULL:
-        raise QueueFull(
-            f"queue {what.options.queue or DEFAULT_QUEUE!r} has as many runs that wait to begin as its size allows: try again later"
-        )
-    if record.outcome is Outcome.ATTACHED:
-        assert record.found is not None
-        return attached(record.found, record.id, what)
-    return Started(record.run, record.id, True)
+    match record.outcome:
+        case Outcome.WON:
+            return Started(record.run, record.id, True)
+        case Outcome.DUPLICATE:
+            raise deduplicated(what, record.found)
+        case Outcome.FULL:
+            raise QueueFull(
+                f"queue {what.options.queue or DEFAULT_QUEUE!r} has as many runs that wait to begin as its size allows: try again later"
+            )
+        case Outcome.ATTACHED if record.found is not None:
+            return attached(record.found, record.id, what)
+    raise RuntimeError(f"a start ended as {record.outcome}")
 
 
 def deduplicated(what: Start, found: tuple[int, str] | None = None) -> Deduplicated:

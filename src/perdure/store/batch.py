@@ -39,6 +39,7 @@ from perdure.store.messages import (
 )
 from perdure.store.prepared import BEGIN, COMMIT, Statement, execute, roll_back, rows
 from perdure.store.records import (
+    PENDING,
     AnsweredWait,
     ContinueRecord,
     EndRecord,
@@ -256,6 +257,7 @@ class BatchWriter:
     # -- outcomes --------------------------------------------------------------------------------
 
     def _settle(self, connection: Connection, batch: Batch, answers: dict[str, PGresult]) -> None:
+        won = Outcome.WON
         for kind, name, resolve in (
             (StepRecord, "record_steps", self._resolve_steps),
             (StartRecord, "start_runs", self._resolve_starts),
@@ -267,7 +269,7 @@ class BatchWriter:
                 resolve(connection, records)
             else:
                 for record in records:
-                    record.outcome = Outcome.WON
+                    record.outcome = won
         if messages := batch.of(MessageRecord):
             settle_messages(messages, rows(connection, answers["send_messages"]))
         if sends := batch.of(SendRecord):
@@ -280,8 +282,8 @@ class BatchWriter:
             self._resolve_away(connection, [record for record in away if record.run not in gone])
         others: list[Record] = [record for ticket in batch.tickets for record in ticket.records]
         for record in others:
-            if record.outcome is Outcome.PENDING:
-                record.outcome = Outcome.WON
+            if record.outcome is PENDING:
+                record.outcome = won
 
     def _resolve_steps(self, connection: Connection, steps: Sequence[StepRecord]) -> None:
         rows = connection.execute(self._sql["find_steps"], places(steps)).fetchall()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum, IntEnum, auto
+from typing import Final
 
 from perdure.models import Status
 from perdure.store.signal import Signal
@@ -34,6 +35,10 @@ class Outcome(Enum):
     """A put-away: what the run waits for has come already."""
 
 
+PENDING: Final = Outcome.PENDING
+"""Looking the member up takes 0.13 us on Python 3.11, and each run makes some records."""
+
+
 class Fenced(Exception):
     """The writer was declared dead: nothing of what it had not been answered is written."""
 
@@ -50,7 +55,7 @@ class Record:
 
     def __init__(self, run: int) -> None:
         self.run = run
-        self.outcome = Outcome.PENDING
+        self.outcome = PENDING
 
 
 class StepRecord(Record):
@@ -83,7 +88,7 @@ class StepRecord(Record):
         seconds: float = 0.0,
         message: int | None = None,
     ) -> None:
-        self.run, self.outcome = run, Outcome.PENDING
+        self.run, self.outcome = run, PENDING
         self.message = message
         """Number of the message that it consumed."""
         self.position, self.group, self.order, self.kind, self.name = position, group, order, kind, name
@@ -122,7 +127,7 @@ class StartRecord(Record):
         parent: tuple[int, str] | None = None,
         supersede: bool = False,
     ) -> None:
-        self.run, self.outcome = run, Outcome.PENDING
+        self.run, self.outcome = run, PENDING
         self.id, self.workflow, self.input, self.options = id, workflow, input, options
         self.parent, self.supersede = parent, supersede
         self.found: tuple[int, str] | None = None
@@ -155,7 +160,7 @@ class EndRecord(Record):
         waited: bool = False,
         parent: bool = False,
     ) -> None:
-        self.run, self.outcome, self.parent = run, Outcome.PENDING, parent
+        self.run, self.outcome, self.parent = run, PENDING, parent
         self.status, self.value, self.regardless, self.waited = status, value, regardless, waited
         self.cancel = 0
 
@@ -187,7 +192,7 @@ class WaitRecord(Record):
         target: int | None = None,
         topic: str | None = None,
     ) -> None:
-        self.run, self.outcome = run, Outcome.PENDING
+        self.run, self.outcome = run, PENDING
         self.position, self.seconds, self.at = position, seconds, at
         self.target, self.topic = target, topic
 
@@ -198,7 +203,7 @@ class AnsweredWait(Record):
     __slots__ = ("position",)
 
     def __init__(self, run: int, position: str) -> None:
-        self.run, self.outcome, self.position = run, Outcome.PENDING, position
+        self.run, self.outcome, self.position = run, PENDING, position
 
 
 class IntentRecord(Record):
@@ -207,7 +212,7 @@ class IntentRecord(Record):
     __slots__ = ("name", "position")
 
     def __init__(self, run: int, position: str, name: str) -> None:
-        self.run, self.outcome, self.position, self.name = run, Outcome.PENDING, position, name
+        self.run, self.outcome, self.position, self.name = run, PENDING, position, name
 
 
 class PutAway(Record):
@@ -218,7 +223,7 @@ class PutAway(Record):
     def __init__(
         self, run: int, waits: Mapping[str, int | None], claim: int = 0, *, follows: bool = False
     ) -> None:
-        self.run, self.outcome, self.waits, self.claim = run, Outcome.PENDING, waits, claim
+        self.run, self.outcome, self.waits, self.claim = run, PENDING, waits, claim
         self.follows = follows
         """It waits for other runs, which may have gone on as new."""
 
@@ -229,7 +234,7 @@ class ProgressRecord(Record):
     __slots__ = ("detail", "name", "position")
 
     def __init__(self, run: int, position: str, name: str, detail: bytes) -> None:
-        self.run, self.outcome, self.position = run, Outcome.PENDING, position
+        self.run, self.outcome, self.position = run, PENDING, position
         self.name, self.detail = name, detail
 
 
@@ -257,7 +262,7 @@ class StreamRecord(Record):
         position: str | None = None,
         rides: str | None = None,
     ) -> None:
-        self.run, self.outcome, self.key, self.kind = run, Outcome.PENDING, key, kind
+        self.run, self.outcome, self.key, self.kind = run, PENDING, key, kind
         self.value, self.position, self.rides = value, position, rides
         self.place = -1
 
@@ -274,7 +279,7 @@ class HandOver(Record):
     __slots__ = ("claim",)
 
     def __init__(self, run: int, claim: int = 0) -> None:
-        self.run, self.outcome, self.claim = run, Outcome.PENDING, claim
+        self.run, self.outcome, self.claim = run, PENDING, claim
 
 
 class Park(Record):
@@ -283,7 +288,7 @@ class Park(Record):
     __slots__ = ("claim", "reason")
 
     def __init__(self, run: int, reason: str, claim: int = 0) -> None:
-        self.run, self.outcome, self.reason, self.claim = run, Outcome.PENDING, reason, claim
+        self.run, self.outcome, self.reason, self.claim = run, PENDING, reason, claim
 
 
 class MessageRecord(Record):
@@ -309,7 +314,7 @@ class MessageRecord(Record):
     ) -> None:
         self.born, self.workflow = born, workflow
         """Only to the run with this key, or to one of this workflow."""
-        self.run, self.outcome = run, Outcome.PENDING
+        self.run, self.outcome = run, PENDING
         self.id, self.topic, self.value, self.key = id, topic, value, key
         self.ended = False
         """Lost because its target has ended; else no run has the id."""
@@ -335,7 +340,7 @@ class EventRecord(Record):
     __slots__ = ("failed", "key", "position", "value")
 
     def __init__(self, run: int, position: str, key: str, value: bytes, *, failed: bool = False) -> None:
-        self.run, self.outcome, self.position = run, Outcome.PENDING, position
+        self.run, self.outcome, self.position = run, PENDING, position
         self.key, self.value, self.failed = key, value, failed
 
 
@@ -345,7 +350,7 @@ class TagsRecord(Record):
     __slots__ = ("position", "tags")
 
     def __init__(self, run: int, position: str, tags: str) -> None:
-        self.run, self.outcome, self.position, self.tags = run, Outcome.PENDING, position, tags
+        self.run, self.outcome, self.position, self.tags = run, PENDING, position, tags
 
 
 class Ticket(Signal):

@@ -26,6 +26,8 @@ _LESS_THAN: Final = dict.fromkeys(CancelReason, ()) | {
     CancelReason.AT_ONCE: (CancelReason.ASKED, CancelReason.OUT_OF_TIME)
 }
 """A run that was told to stop can still be stopped at once; anything else is told once."""
+_TOLD: Final = {reason: reason for reason in CancelReason} | {CancelReason.UNDOING: CancelReason.NONE}
+"""What the code is told: not that it undoes what it did, which it does by itself."""
 
 
 class Executor:
@@ -100,7 +102,7 @@ class Executor:
             records=records,
             waits=claimed.waits,
             intents=claimed.intents,
-            cancel=CancelReason.NONE if claimed.cancel is CancelReason.UNDOING else claimed.cancel,
+            cancel=_TOLD[claimed.cancel],
             claim=claimed.claim,
         )
         run.context, run.seed = claimed.context, claimed.seed

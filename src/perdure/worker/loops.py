@@ -13,6 +13,8 @@ from perdure.core.branch import current
 from perdure.core.outbox import Outbox
 from perdure.core.tasks import install_task_factory
 
+Work = Callable[[asyncio.AbstractEventLoop, Outbox], None]
+
 
 class Loops:
     """The one event loop of an app's runs."""
@@ -22,7 +24,7 @@ class Loops:
         self._place: tuple[asyncio.AbstractEventLoop, Outbox] | None = None
         self._thread: threading.Thread | None = None
         self._loop_thread: int | None = None
-        self._works: deque[Callable[[], None]] = deque()
+        self._works: deque[Work] = deque()
         self._woken = False
 
     def use(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
@@ -35,36 +37,40 @@ class Loops:
         """Whether this thread runs the loop."""
         return self._place is not None and threading.get_ident() == self._loop_thread
 
-    def submit(self, work: Callable[[asyncio.AbstractEventLoop, Outbox], None]) -> None:
+    def submit(self, work: Work) -> None:
         """Have `work` done on the loop; at once, where this is the loop's thread."""
         loop, outbox = self._ensure()
         if threading.get_ident() == self._loop_thread:
             work(loop, outbox)
         else:
-            self.call_soon(lambda: work(loop, outbox))
+            self._later(work)
 
     def call_soon(self, work: Callable[[], None]) -> None:
-        """Have `work` done on the loop soon; a loop that has closed does nothing more.
+        """Have `work` done on the loop soon; a loop that has closed does nothing more."""
+        self._later(lambda _loop, _outbox: work())
+
+    def _later(self, work: Work) -> None:
+        """Have `work` done on the loop soon.
 
         Many works of one moment, such as the runs of one claim, wake the loop once: each time that a thread wakes it, it
         gives up the interpreter, and a busy loop has it back only after some milliseconds.
         """
-        loop, _ = self._ensure()
         self._works.append(work)
         if not self._woken:
             self._woken = True
+            loop, outbox = self._ensure()
             try:
-                loop.call_soon_threadsafe(self._do_works, loop)
+                loop.call_soon_threadsafe(self._do_works, loop, outbox)
             except RuntimeError:
                 self._works.clear()
                 self._woken = False
 
-    def _do_works(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _do_works(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._woken = False  # before the first is taken: whoever comes after that wakes the loop again
         while self._works:
             work = self._works.popleft()
             try:
-                work()
+                work(loop, outbox)
             except Exception as error:
                 loop.call_exception_handler({"message": f"{work} failed", "exception": error})
 

@@ -56,8 +56,8 @@ class Producer(Service):
         self._doubtful = False
         self._busy_polls = 0
         self._full = self._threadless = False
-        self._async_next = False
-        """The last claim was held down to the threads that are free, and found only `async` runs."""
+        self._async_only = False
+        """A claim held down to the threads that are free found only `async` runs: until the next look, those alone."""
         self.claimer = Claimer(engine.database)
         self._found: Look | None = None
         self._last: Look | None = None
@@ -89,8 +89,10 @@ class Producer(Service):
             # nothing waits, or it would go before what is more urgent.
             self._take(incarnation, self._last, suspects=False)
         found, fresh = self._look(incarnation, hinted=hinted)
-        if fresh:  # it has found again what was passed over
-            self._async_next = False
+        if (
+            fresh
+        ):  # it has found again what was passed over, so that a blocking run waits for a look, not for ever
+            self._async_only = False
         suspects = not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0
         took, limit = self._take(incarnation, found, suspects=suspects)
         self._drained = took < limit
@@ -158,12 +160,8 @@ class Producer(Service):
         for claimed in runs:
             self._begin(incarnation, claimed)
         self._doubtful = False
-        # Every other time, and never first after a look: a blocking run among many `async` ones waits for a look, not for ever.
-        self._async_next = (
-            not self._async_next
-            and len(runs) == limit < CLAIM_AT_ONCE
-            and all(workflows[claimed.workflow].colour for claimed in runs)
-        )
+        if len(runs) == limit < CLAIM_AT_ONCE and all(workflows[claimed.workflow].colour for claimed in runs):
+            self._async_only = True
         return len(runs), limit
 
     def _pause(self, found: Look) -> float | None:
@@ -188,7 +186,7 @@ class Producer(Service):
             return list(known), room
         free = self._engine.threads.free
         self._threadless = not free
-        if free and not self._async_next:
+        if free and not self._async_only:
             return list(known), min(room, free)
         return [name for name, definition in known.items() if definition.colour], room
 
