@@ -125,11 +125,13 @@ def enqueueing(options: argparse.Namespace, url: str, measured: Measured) -> Non
 
 
 def draining(options: argparse.Namespace, url: str, measured: Measured) -> None:
-    """A worker that takes and ends runs without steps, from its opening to its end."""
+    """A worker that takes and ends runs without steps, its opening included."""
     with perdure.sync.Perdure(url, worker=False) as app:
         enqueue(app, options.runs, 1000)
+    worker = perdure.Perdure(url)
     with _runner(options) as runner:
-        measured(lambda: runner.run(_drain(url, options.runs)))
+        measured(lambda: runner.run(_drain(worker, options.runs)))
+        runner.run(worker.close())
 
 
 LOADS: Final = {
@@ -160,11 +162,11 @@ def enqueue(app: perdure.sync.Perdure, count: int, at_once: int) -> None:
         app.start_many(programs.bare.bind(number) for number in range(first, min(first + at_once, count)))
 
 
-async def _drain(url: str, count: int) -> None:
+async def _drain(worker: perdure.Perdure, count: int) -> None:
     goal = programs.tally.count + count
-    async with perdure.Perdure(url):
-        while programs.tally.count < goal:  # noqa: ASYNC110  (an event for each run would cost)
-            await asyncio.sleep(0.02)
+    await worker.open()
+    while programs.tally.count < goal:  # noqa: ASYNC110  (an event for each run would cost)
+        await asyncio.sleep(0.02)
 
 
 def _blocking(options: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ REASONS: Final[dict[tuple[str, str], str]] = {
         for peer in ("Restate", "absurd", "Temporal")
     },
     ("transaction", "absurd"): _TRANSACTION,
-    **{(f"start-{centile}", peer): _START for centile in (50, 99) for peer in _QUEUES},
+    **{(f"start-{centile}", peer): _START for centile in (50, 99) for peer in (*_QUEUES, "Restate")},
     **{("import", peer.name): _IMPORT for peer in PEERS},
     **{("cold", peer.name): _COLD for peer in PEERS},
     **{("waiting-10k", peer.name): _WAITING for peer in PEERS},
