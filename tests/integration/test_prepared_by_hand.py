@@ -212,7 +212,7 @@ def test_value_that_cannot_be_packed_gets_the_answer_that_psycopg_gives(
 
 
 def test_what_workers_and_clients_ask_again_and_again_goes_by_hand(database_url: str) -> None:
-    """Looks, claims, histories, leases, what the reaper sweeps, hints, waits for ends: it takes half as long."""
+    """Looks, claims, histories and leases: nothing of them is psycopg's to prepare."""
     with RawWorker(database_url) as owner:
         database, connection = owner.database, owner.connection
         look(connection, database, worker=owner.number, listen=["q"], places=[("q", LOWEST, "")])
@@ -220,4 +220,7 @@ def test_what_workers_and_clients_ask_again_and_again_goes_by_hand(database_url:
         claimed = ClaimedRun(owner.start(), "a", "w", b"", False, 0, CancelReason.NONE, 0, None, {})
         load_histories(connection, database, [claimed])
         renew(connection, database, owner.number)
-        assert not [name for name in prepared_by(connection) if not name.startswith("perdure_")]
+        prepared = prepared_by(connection)
+        assert not [name for name in prepared if not name.startswith("perdure_")]
+        for statement in ("look_for_work", "claim_runs", "load_steps", "load_waits", "renew_lease"):
+            assert [name for name in prepared if name.startswith(f"perdure_{statement}_")], statement

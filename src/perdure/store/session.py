@@ -234,9 +234,8 @@ class Session:
             return
         connection.in_step = False
         if connection.pgconn.pipeline_status != PipelineStatus.OFF:
-            yield self._use(
-                connection.close
-            )  # what the user's function has sent in a pipeline, it alone could answer for
+            # What the user's function has sent in a pipeline, it alone could answer for.
+            yield self._use(connection.close)
             return
         try:
             yield self._use(connection.rollback)

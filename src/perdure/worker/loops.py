@@ -55,10 +55,10 @@ class Loops:
         Many works of one moment, such as the runs of one claim, wake the loop once: each time that a thread wakes it, it
         gives up the interpreter, and a busy loop has it back only after some milliseconds.
         """
+        loop, outbox = self._ensure()
         self._works.append(work)
         if not self._woken:
             self._woken = True
-            loop, outbox = self._ensure()
             try:
                 loop.call_soon_threadsafe(self._do_works, loop, outbox)
             except RuntimeError:

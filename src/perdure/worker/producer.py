@@ -89,9 +89,8 @@ class Producer(Service):
             # nothing waits, or it would go before what is more urgent.
             self._take(incarnation, self._last, suspects=False)
         found, fresh = self._look(incarnation, hinted=hinted)
-        if (
-            fresh
-        ):  # it has found again what was passed over, so that a blocking run waits for a look, not for ever
+        if fresh:
+            # It has found again what was passed over, so that a blocking run waits for a look, not for ever.
             self._async_only = False
         suspects = not self._busy_polls or self._busy_polls % SUSPECTS_PATIENCE == 0
         took, limit = self._take(incarnation, found, suspects=suspects)
