@@ -5,18 +5,22 @@ backends, and what `pg_stat_statements` says of each statement. The second puts 
 of the thread and not waiting for its turn, into the thread that calls and into those of ours that work.
 What is built in counts for the Python function that calls it. Profiling slows small functions more than large
 ones: shares are to be believed, sums are not.
+
+`import` has no database: the CPU time of `import perdure` in fresh processes, by package and by part.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import itertools
+import os
+import re
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -28,13 +32,13 @@ sys.path[0] = str(ROOT)
 import cProfile  # noqa: E402 - after the path is right
 import pstats  # noqa: E402
 
-import perdure  # noqa: E402
-from benchmarks import programs  # noqa: E402
+from benchmarks.loads import LOADS, LOOP, Work  # noqa: E402
 from benchmarks.protocol import AT_ONCE  # noqa: E402
 from benchmarks.server import Server, running  # noqa: E402
 from benchmarks.spent import Threads, backend_seconds, console, statements, table_of, title  # noqa: E402
 
-WORKING: Final = ("perdure-journal", "perdure-producer")
+Parts = Sequence[tuple[str, tuple[str, ...]]]
+WORKING: Final = (LOOP, "perdure-journal", "perdure-producer", "perdure-hints", "perdure-listener")
 PARTS: Final = (
     ("arguments and results, to and from JSON", ("perdure/serial",)),
     (
@@ -47,6 +51,10 @@ PARTS: Final = (
          "perdure/core/calling", "perdure/core/pool", "perdure/worker/executor", "perdure/worker/loops",
          "perdure/worker/watcher", "perdure/worker/incarnation"),
     ),
+    (
+        "the transaction: its connection, BEGIN, its record, COMMIT",
+        ("perdure/core/transactions", "perdure/store/session", "perdure/store/pools", "psycopg_pool"),
+    ),
     ("steps: identity, record, body, drivers", ("perdure/core",)),
     ("hints", ("perdure/worker/hints",)),
     ("claims", ("perdure/worker", "perdure/store/claim", "perdure/store/counting")),
@@ -57,6 +65,28 @@ PARTS: Final = (
     ("threading", ("threading.py",)),
 )  # fmt: skip
 """What files are for; the first that fits counts."""
+COMPILED_ONCE: Final = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+IMPORT: Final = "import perdure"
+PROFILED_IMPORT: Final = f"""
+import cProfile, sys, time
+profile = cProfile.Profile(time.thread_time_ns, 1e-9, builtins=False)
+profile.run({IMPORT!r})
+profile.dump_stats(sys.argv[1])
+"""
+USUAL_RUNS: Final = {"many": 10_000, "bulk": 10_000, "bare": 10_000, "start": 200, "import": 15}
+IMPORT_PARTS: Final = (
+    ("finding and reading modules", ("<frozen importlib", "<frozen os", "<frozen zipimport")),
+    ("making dataclasses", ("dataclasses.py", "inspect.py", "<string>")),
+    (
+        "annotations, named tuples, enums",
+        ("typing", "enum.py", "types.py", "<frozen abc", "__init__.py"),
+    ),
+    ("perdure's modules: their functions, classes, tables", ("perdure",)),
+    ("psycopg's", ("psycopg",)),
+    ("asyncio's", ("asyncio",)),
+    ("regular expressions", ("_parser.py", "_compiler.py")),
+)
+"""The same of an import."""
 
 
 def parse() -> argparse.Namespace:
@@ -65,25 +95,31 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "load",
         nargs="?",
-        choices=LOADS,
+        choices=[*LOADS, "import"],
         default="many",
         help=f"many: runs, {AT_ONCE} at once (default); one: one run at a time; enqueue, bulk: starts in a queue, one or a "
-        "hundred a call; bare: a worker that drains runs without steps",
+        "hundred a call; bare: a worker that drains runs without steps; transaction: transaction steps of one run; start: starts "
+        "for an idle worker; import: `import perdure`",
     )
-    parser.add_argument("--sync", dest="blocking", action="store_true", help="many, one: blocking workflows")
-    parser.add_argument("--uvloop", action="store_true", help="many, one, bare: on uvloop")
+    parser.add_argument(
+        "--sync", dest="blocking", action="store_true", help="many, one, transaction: blocking workflows"
+    )
+    parser.add_argument("--uvloop", action="store_true", help="on uvloop, where there is a loop")
     parser.add_argument("--steps", type=int, default=1, help="many, one: steps of a run (1)")
     parser.add_argument("--runs", type=int, help="runs in each pass")
     parser.add_argument("--top", type=int, default=30, help="functions to print of each thread (30)")
     parser.add_argument("--database", metavar="URL", help="a server that is there")
     options = parser.parse_args()
-    options.runs = options.runs or (1000 if options.load in ("one", "enqueue") else 10_000)
+    options.runs = options.runs or USUAL_RUNS.get(options.load, 1000)
     return options
 
 
 def main() -> None:
     """Run the passes and print what they found."""
     options = parse()
+    if options.load == "import":
+        importing(options)
+        return
     load = LOADS[options.load]
     with running(options.database) as server:
         console.print(server.describe(), highlight=False)
@@ -93,124 +129,6 @@ def main() -> None:
             load(options, url, lambda work: profile_caller(options, work))
         for name, several in profiles.items():
             report(f"{name} (the warm-up included)", several, options)
-
-
-Work = Callable[[], None]
-Measured = Callable[[Work], None]
-
-
-def calling(options: argparse.Namespace, url: str, measured: Measured) -> None:
-    """Workflows that are called where they run."""
-    if options.blocking:
-        with perdure.sync.Perdure(url):
-            many_in_threads(5 * AT_ONCE, options.steps)
-            measured(lambda: _blocking(options))
-        return
-    with _runner(options) as runner:
-        app = perdure.Perdure(url)
-        runner.run(app.open())
-        try:
-            runner.run(many_on_loop(5 * AT_ONCE, options.steps))
-            measured(lambda: runner.run(_awaiting(options)))
-        finally:
-            runner.run(app.close())
-
-
-def enqueueing(options: argparse.Namespace, url: str, measured: Measured) -> None:
-    """Starts of runs that somebody else is to take, by one caller."""
-    at_once = 100 if options.load == "bulk" else 1
-    with perdure.sync.Perdure(url, worker=False) as app:
-        enqueue(app, 10 * at_once, at_once)
-        measured(lambda: enqueue(app, options.runs, at_once))
-
-
-def draining(options: argparse.Namespace, url: str, measured: Measured) -> None:
-    """A worker that takes and ends runs without steps, its opening included."""
-    with perdure.sync.Perdure(url, worker=False) as app:
-        enqueue(app, options.runs, 1000)
-    worker = perdure.Perdure(url)
-    with _runner(options) as runner:
-        measured(lambda: runner.run(_drain(worker, options.runs)))
-        runner.run(worker.close())
-
-
-LOADS: Final = {
-    "many": calling,
-    "one": calling,
-    "enqueue": enqueueing,
-    "bulk": enqueueing,
-    "bare": draining,
-}
-
-
-def _runner(options: argparse.Namespace) -> asyncio.Runner:
-    factory = None
-    if options.uvloop:
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    return asyncio.Runner(loop_factory=factory)
-
-
-def enqueue(app: perdure.sync.Perdure, count: int, at_once: int) -> None:
-    """Enqueue runs without steps, so many a call."""
-    if at_once == 1:
-        for number in range(count):
-            app.start("benchmarks.programs.bare", args=[number], queue="default")
-        return
-    for first in range(0, count, at_once):
-        app.start_many(programs.bare.bind(number) for number in range(first, min(first + at_once, count)))
-
-
-async def _drain(worker: perdure.Perdure, count: int) -> None:
-    goal = programs.tally.count + count
-    await worker.open()
-    while programs.tally.count < goal:  # noqa: ASYNC110  (an event for each run would cost)
-        await asyncio.sleep(0.02)
-
-
-def _blocking(options: argparse.Namespace) -> None:
-    if options.load == "one":
-        for number in range(options.runs):
-            programs.chain_blocking(number, options.steps)
-    else:
-        many_in_threads(options.runs, options.steps)
-
-
-async def _awaiting(options: argparse.Namespace) -> None:
-    await (one_by_one if options.load == "one" else many_on_loop)(options.runs, options.steps)
-
-
-async def one_by_one(count: int, steps: int) -> None:
-    """So many runs, each after the last has ended."""
-    for number in range(count):
-        await programs.chain(number, steps)
-
-
-async def many_on_loop(count: int, steps: int) -> None:
-    """So many runs, 200 at any time."""
-    numbers = iter(range(count))
-
-    async def lane() -> None:
-        for number in numbers:
-            await programs.chain(number, steps)
-
-    await asyncio.gather(*(lane() for _ in range(AT_ONCE)))
-
-
-def many_in_threads(count: int, steps: int) -> None:
-    """So many runs in 200 threads that call the workflow directly."""
-    numbers = itertools.count()
-
-    def lane() -> None:
-        while (number := next(numbers)) < count:
-            programs.chain_blocking(number, steps)
-
-    threads = [threading.Thread(target=lane, daemon=True) for _ in range(AT_ONCE)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 # -- the first pass ----------------------------------------------------------------------------------------
@@ -273,7 +191,7 @@ def profile_caller(options: argparse.Namespace, work: Work) -> None:
         report("calling thread", [profile], options)
 
 
-def report(whose: str, profiles: list[cProfile.Profile], options: argparse.Namespace) -> None:
+def report(whose: str, profiles: Sequence[Any], options: argparse.Namespace, parts: Parts = PARTS) -> None:
     """Print the functions with the most time of their own, and the shares of the parts."""
     statistics: Any = pstats.Stats(profiles[0])
     for profile in profiles[1:]:
@@ -289,25 +207,25 @@ def report(whose: str, profiles: list[cProfile.Profile], options: argparse.Names
             f"{own / everything * 100:.1f}", *(f"{value:.2f}" for value in per_run), _place(file, line, name)
         )
     console.print(table)
-    parts: dict[str, float] = defaultdict(float)
+    shares: dict[str, float] = defaultdict(float)
     for row in rows:
-        parts[part_of(_place(row[3], 0, ""))] += row[0]
-    for name, share in sorted(parts.items(), key=lambda item: -item[1]):
+        shares[part_of(_place(row[3], 0, ""), parts)] += row[0]
+    for name, share in sorted(shares.items(), key=lambda item: -item[1]):
         if share / everything >= 0.005:
             console.print(f"{share / everything:6.0%}  {name}", highlight=False)
     console.print()
 
 
-def part_of(place: str) -> str:
+def part_of(place: str, parts: Parts) -> str:
     """What the code in this file is for."""
-    return next((part for part, files in PARTS if place.startswith(files)), "others")
+    return next((part for part, files in parts if place.startswith(files)), "others")
 
 
 def _place(file: str, line: int, name: str) -> str:
     if file == "~":
         return name or "built in"
     parts = Path(file).parts
-    for package in ("perdure", "psycopg", "asyncio"):
+    for package in ("perdure", "psycopg", "psycopg_pool", "asyncio"):
         if package in parts:
             parts = parts[len(parts) - 1 - parts[::-1].index(package) :]
             break
@@ -315,6 +233,44 @@ def _place(file: str, line: int, name: str) -> str:
         parts = parts[-1:]
     place = "/".join(parts)
     return f"{place}:{line} {name}" if name else place
+
+
+# -- the import --------------------------------------------------------------------------------------------
+
+
+def importing(options: argparse.Namespace) -> None:
+    """Print what `import perdure` takes: in all, by package, by part."""
+    _python("-c", IMPORT)  # so that everything is compiled
+    took = sorted(_cpu_of(IMPORT) - _cpu_of("pass") for _ in range(options.runs))
+    title(f"{took[len(took) // 2] * 1000:.0f} ms of CPU (median of {len(took)}), by package:")
+    packages: dict[str, float] = defaultdict(float)
+    for _ in range(options.runs):
+        told = _python("-X", "importtime", "-c", IMPORT)
+        for own, module in re.findall(r"import time: +(\d+) \|[ \d]+\| +(\S+)", told):
+            packages[module.partition(".")[0]] += int(own) / 1000 / options.runs
+    table = table_of("ms")
+    table.add_column("package")
+    for name, took_it in sorted(packages.items(), key=lambda item: -item[1])[:10]:
+        table.add_row(f"{took_it:.1f}", name)
+    console.print(table)
+    with tempfile.TemporaryDirectory() as folder:
+        profiles = [f"{folder}/{number}" for number in range(options.runs)]
+        for profile in profiles:
+            _python("-c", PROFILED_IMPORT, profile)
+        report("import", profiles, options, IMPORT_PARTS)
+
+
+def _cpu_of(code: str) -> float:
+    before = os.times()
+    _python("-c", code)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def _python(*arguments: str) -> str:
+    """Run a fresh interpreter, and return what it says on the way."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=COMPILED_ONCE, stderr=subprocess.PIPE, text=True, check=True).stderr
 
 
 if __name__ == "__main__":

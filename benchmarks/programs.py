@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,9 @@ STUCK: Final = "PERDURE_BENCH_STUCK"
 
 reached: asyncio.Queue[int] = asyncio.Queue()
 """Runs of this process whose first step is committed and whose second has begun."""
+
+seen_at: queue.SimpleQueue[float] = queue.SimpleQueue()
+"""When each `seen` of this process had begun."""
 
 
 @step
@@ -65,6 +69,20 @@ async def insert(connection: AsyncConnection, number: int) -> None:
 def insert_blocking(connection: Connection, number: int) -> None:
     """Insert one row."""
     connection.execute(INSERT, (number,))
+
+
+@workflow
+async def inserts(times: int) -> None:
+    """Insert a row in a transaction step, so many times."""
+    for number in range(times):
+        await insert(number)
+
+
+@workflow
+def inserts_blocking(times: int) -> None:
+    """Insert a row in a transaction step, so many times."""
+    for number in range(times):
+        insert_blocking(number)
 
 
 @step
@@ -110,6 +128,12 @@ async def stamped(number: int) -> int:
     """Say at once when it began."""
     tally.stamp()
     return number
+
+
+@workflow
+async def seen() -> None:
+    """Tell this process when it began."""
+    seen_at.put(time.monotonic())
 
 
 @step

@@ -37,9 +37,9 @@ class HandSession:
     def close(self) -> Steps:
         yield from ()
 
-    def begin(self, isolation: Any, locks: Any, run: int, position: str) -> Steps:
+    def begin(self, isolation: Any, locks: Any, record: tuple[int, str] | None = None) -> Steps:
         yield from self.fence()
-        found = [r for r in self._life.journal.records() if r.position == position]
+        found = [r for r in self._life.journal.records() if record and r.position == record[1]]
         return Found(found[0].failed, found[0].value) if found else None
 
     def fence(self) -> Steps:

@@ -1,13 +1,13 @@
 """Transaction steps: the user's writes and the step's record commit together, or neither does.
 
-    BEGIN, table locks, the record        an attempt whose answer was lost may have left one
+    BEGIN, table locks, fence             held until the transaction's end: while it lasts nobody is declared dead
     the user's function
     the gate                              the record carries its place in the order
-    fence, record, COMMIT                 in one flush; both raise if the worker is dead or the record there
+    record, COMMIT                        in one flush; raises if it is another transaction, or the record is there
 
 The record is a plain INSERT: where an earlier attempt's backend is still committing, it waits for that one
-and then fails, and the next attempt reads what it left. The gate, once taken, is kept until the outcome
-is known, so that nothing is handed out in between.
+and then fails, and the next attempt, which looks for it at its beginning, reads what it left. The gate, once
+taken, is kept until the outcome is known, so that nothing is handed out in between.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ class _Attempts:
     ) -> None:
         self.run, self.call, self.definition = run, call, definition
         self.args, self.kwargs = args, kwargs
+        self.place = run.key, call.position
         self.group: int | None = None
         self.conflicts = 0
         self.doubtful = False
@@ -180,7 +181,7 @@ class _Attempts:
             session = self.run.runtime.session(is_async=self.definition.colour)
             try:
                 yield from session.open()
-                found = yield from session.begin(None, {}, self.run.key, self.call.position)
+                found = yield from session.begin(None, {}, self.place)
                 if found is not None:
                     return told if found.failed else self.found(found.value)
                 yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
@@ -201,8 +202,10 @@ class _Attempts:
         session = runtime.session(is_async=definition.colour)
         try:
             yield from session.open()
+            # What another life left came with the claim. Should it not have, the record is refused, and the next attempt looks.
+            again = attempt > 1 or self.conflicts
             found = yield from session.begin(
-                definition.isolation, definition.lock, self.run.key, self.call.position
+                definition.isolation, definition.lock, self.place if again else None
             )
             if found is not None:
                 return self.found(found.value)

@@ -1,28 +1,30 @@
 -- The transaction step: the user's writes and the step's record in one transaction.
 
 -- name: begin_step
--- First statement of a transaction step: take the fence, make this commit durable whatever the session's setting, and read
--- the record, which an attempt whose answer was lost may have left. (One that is committed after this statement began is
--- not read; the step is then done in vain, and fails at its record.)
-select set_config('synchronous_commit', 'on', true), pg_catalog.transaction_timestamp() as began,
-       s.failed, s.value, s.worker
-from (select {schema}.fence(%(worker)s::bigint, %(slot)s::smallint)) as held
-left join {schema}.steps s on s.run = %(run)s::bigint and s.position = %(position)s
+-- First statement of a transaction step: take the fence, and make this commit durable whatever the session's setting. No row
+-- means: fenced.
+with held as materialized (
+    select 1 from {schema}.fences where worker = %(worker)s::bigint and slot = %(slot)s::smallint for key share)
+select pg_catalog.transaction_timestamp() as began, set_config('synchronous_commit', 'on', true) from held
+
+-- name: find_record
+-- With it where it is not the first attempt: the record that one may have left whose answer was lost. (One that is committed
+-- after this statement began is not read; the step is then done in vain, and fails at its record.)
+select failed, value from {schema}.steps where run = %(run)s::bigint and position = %(position)s
 
 -- name: begin_plain
--- The same of a transaction outside of any run, which has neither.
-select set_config('synchronous_commit', 'on', true), pg_catalog.transaction_timestamp() as began,
-       null::boolean as failed, null::bytea as value, null::bigint as worker
+-- The beginning of a transaction outside of any run, which has neither fence nor record.
+select pg_catalog.transaction_timestamp() as began, set_config('synchronous_commit', 'on', true)
 
 -- name: record_transaction
--- Last before COMMIT, after the user's statements: the same transaction still, and the worker still alive; then the record.
+-- Last before COMMIT, after the user's statements: the same transaction still, with the fence that it took at its beginning,
+-- which nothing but its end lets go; then the record.
 -- A plain insert: meeting an earlier one is an error that rolls everything back, after waiting for a backend that may
 -- still be committing it.
-with held as materialized (select {schema}.fence(%(worker)s::bigint, %(slot)s::smallint, %(began)s::timestamptz))
 insert into {schema}.steps (run, position, grp, ord, kind, name, failed, value, attempts, seconds, worker)
-select %(run)s, %(position)s, %(grp)s, %(ord)s, %(kind)s, %(name)s, %(failed)s, %(value)s, %(attempts)s,
-       %(seconds)s, %(worker)s::bigint
-from held
+values (%(run)s, %(position)s, %(grp)s, %(ord)s, %(kind)s, %(name)s, %(failed)s, %(value)s, %(attempts)s, %(seconds)s,
+        case when pg_catalog.transaction_timestamp() = %(began)s::timestamptz then %(worker)s::bigint
+             else {schema}.ended_inside() end)
 
 -- name: same_transaction
 -- Whether a transaction outside of any run is still the one that perdure began.

@@ -71,7 +71,7 @@ class Statement(NamedTuple):
     Attributes:
         text: with psycopg's named parameters.
         parameters: their values; more than it has are ignored.
-        name: under which it is prepared; without one it has no parameters, and is not.
+        name: under which it is prepared; without one it has no parameters, and is sent as it is.
     """
 
     text: str
@@ -79,8 +79,8 @@ class Statement(NamedTuple):
     name: str | None = None
 
 
-BEGIN: Final = Statement("begin")
-COMMIT: Final = Statement("commit")
+BEGIN: Final = Statement("begin", name="begin")
+COMMIT: Final = Statement("commit", name="commit")
 _ROLLBACK: Final = Statement("rollback")
 
 

@@ -21,9 +21,8 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from perdure.errors import DatabaseUnavailable
 from perdure.sql import Statements
-from perdure.store.batch import FENCED_STATE
 from perdure.store.connection import abort, is_doubtful, is_lost, is_retryable
-from perdure.store.prepared import COMMIT, Statement, execute, execute_async
+from perdure.store.prepared import BEGIN, COMMIT, Statement, execute, execute_async
 from perdure.store.records import Fenced, StepRecord
 from perdure.store.signal import Signal
 
@@ -151,31 +150,51 @@ class Session:
         body.call(bury)
 
     def begin(
-        self, isolation: str | None, locks: Mapping[str, str], run: int | None, position: str
+        self, isolation: str | None, locks: Mapping[str, str], record: tuple[int, str] | None = None
     ) -> Generator[Use, Any, Found | None]:
-        """BEGIN, lock tables, take the fence, read the record: one packet. Without a run there are no last two.
+        """BEGIN, lock tables, take the fence: one packet.
 
         The locks come first: the snapshot of a repeatable read is then not older than they are. With the fence held
         from here on, whoever declares this worker dead finds this transaction in the way and ends it, locks and all.
+
+        Args:
+            isolation: of this transaction; the connection's by default.
+            locks: modes of locks by table.
+            record: a run and a position, for which an earlier attempt may have left a record, to look for.
+
+        Raises:
+            Fenced: the worker was declared dead.
+            Conflict: rolled back.
         """
-        place = {"worker": self._worker, "slot": self._slot, "run": run, "position": position}
-        look = self._statement("begin_step" if run is not None else "begin_plain", place)
+        statements = [self._statement("begin_step", {"worker": self._worker, "slot": self._slot})]
+        if record is not None:
+            run, position = record
+            statements.append(self._statement("find_record", {"run": run, "position": position}))
+        held, *found = yield from self._begun(isolation, locks, *statements)
+        if not held.ntuples:
+            raise Fenced
+        self._began = held.get_value(0, 0)
+        if not found or not found[0].ntuples:
+            return None
+        return Found(found[0].get_value(0, 0) == b"\1", found[0].get_value(0, 1))
+
+    def begin_plain(self, isolation: str | None, locks: Mapping[str, str]) -> Steps:
+        """BEGIN and lock tables: a transaction outside of any run."""
+        (begun,) = yield from self._begun(isolation, locks, self._statement("begin_plain", {}))
+        self._began = begun.get_value(0, 0)
+
+    def _begun(
+        self, isolation: str | None, locks: Mapping[str, str], *first: Statement
+    ) -> Generator[Use, Any, list[Any]]:
         with _translated():
-            begin = Statement(_begin(self.connection, isolation))
+            begin = _begin(self.connection, isolation)
             tables = [
                 Statement(_lock_table(table, mode).as_string(self.connection))
                 for table, mode in locks.items()
             ]
-            *_, found = yield self._execute(begin, *tables, look)
+            results: list[Any] = yield self._execute(begin, *tables, *first)
         self.connection.in_step = True
-        self._began = found.get_value(0, 1)
-        if found.get_value(0, 4) is None:
-            return None
-        return Found(found.get_value(0, 2) == b"\1", found.get_value(0, 3))
-
-    def begin_plain(self, isolation: str | None, locks: Mapping[str, str]) -> Steps:
-        """BEGIN and lock tables: a transaction outside of any run."""
-        yield from self.begin(isolation, locks, None, "")
+        return results[-len(first) :]
 
     def commit_plain(self) -> Steps:
         """COMMIT; an unknown outcome is the caller's error, since nothing recognises it.
@@ -199,10 +218,9 @@ class Session:
             raise
 
     def commit(self, record: StepRecord) -> Steps:
-        """Fence, record and COMMIT in one packet.
+        """The record, by the very transaction that took the fence, and COMMIT, in one packet.
 
         Raises:
-            Fenced: the worker was declared dead; nothing is committed.
             Recorded: an earlier attempt has committed; this one has not.
             EndedInside: the transaction is not the one that was begun.
             Conflict: rolled back, or nobody knows.
@@ -219,7 +237,6 @@ class Session:
             "attempts": record.attempts,
             "seconds": record.seconds,
             "worker": self._worker,
-            "slot": self._slot,
             "began": self._began,
         }
         with _translated(self._sql.schema):
@@ -285,8 +302,6 @@ def _translated(schema: str | None = None) -> Any:
     try:
         yield
     except psycopg.Error as error:
-        if error.sqlstate == FENCED_STATE:
-            raise Fenced from error
         if error.sqlstate == _ENDED_INSIDE_STATE:
             raise EndedInside from error
         ours = (error.diag.schema_name, error.diag.table_name) == (schema, "steps")
@@ -297,7 +312,7 @@ def _translated(schema: str | None = None) -> Any:
         raise
 
 
-def _begin(connection: Any, isolation: str | None) -> str:
+def _begin(connection: Any, isolation: str | None) -> Statement:
     """BEGIN as psycopg would say it, whose settings of a connection a user may have made in `configure`."""
     level = _ISOLATION[isolation] if isolation is not None else connection.isolation_level
     words = ["begin"]
@@ -307,7 +322,7 @@ def _begin(connection: Any, isolation: str | None) -> str:
         words.append("read only" if connection.read_only else "read write")
     if connection.deferrable is not None:
         words.append("deferrable" if connection.deferrable else "not deferrable")
-    return " ".join(words)
+    return BEGIN if len(words) == 1 else Statement(" ".join(words))
 
 
 def _lock_table(table: str, mode: str) -> sql.Composed:
