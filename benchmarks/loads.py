@@ -78,7 +78,8 @@ def starting(options: argparse.Namespace, url: str, measured: Measured) -> None:
         stages = Stages(app, worker)
         stages.start(20)
         measured(lambda: stages.start(options.runs))
-        stages.report()
+        if not options.profiling:
+            stages.report()
 
 
 class Stages:

@@ -56,7 +56,10 @@ PARTS: Final = (
         ("perdure/core/transactions", "perdure/store/session", "perdure/store/pools", "psycopg_pool"),
     ),
     ("steps: identity, record, body, drivers", ("perdure/core",)),
-    ("hints", ("perdure/worker/hints",)),
+    (
+        "hints",
+        ("perdure/worker/hints", "perdure/worker/listener", "perdure/worker/engine", "perdure/worker/service"),
+    ),
     ("claims", ("perdure/worker", "perdure/store/claim", "perdure/store/counting")),
     ("signals between threads", ("perdure/store/signal",)),
     ("batches: queue, columns, packets", ("perdure/store",)),
@@ -65,6 +68,7 @@ PARTS: Final = (
     ("threading", ("threading.py",)),
 )  # fmt: skip
 """What files are for; the first that fits counts."""
+PACKAGES: Final = ("perdure", "psycopg", "psycopg_pool", "asyncio")
 COMPILED_ONCE: Final = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
 IMPORT: Final = "import perdure"
 PROFILED_IMPORT: Final = f"""
@@ -109,7 +113,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, help="runs in each pass")
     parser.add_argument("--top", type=int, default=30, help="functions to print of each thread (30)")
     parser.add_argument("--database", metavar="URL", help="a server that is there")
-    options = parser.parse_args()
+    options = parser.parse_args(namespace=argparse.Namespace(profiling=False))
     options.runs = options.runs or USUAL_RUNS.get(options.load, 1000)
     return options
 
@@ -125,6 +129,7 @@ def main() -> None:
         console.print(server.describe(), highlight=False)
         with server.database(count_statements=True) as url:
             load(options, url, lambda work: undisturbed(server, url, options.runs, work))
+        options.profiling = True
         with server.database() as url, profiled() as profiles:
             load(options, url, lambda work: profile_caller(options, work))
         for name, several in profiles.items():
@@ -225,12 +230,10 @@ def _place(file: str, line: int, name: str) -> str:
     if file == "~":
         return name or "built in"
     parts = Path(file).parts
-    for package in ("perdure", "psycopg", "psycopg_pool", "asyncio"):
-        if package in parts:
-            parts = parts[len(parts) - 1 - parts[::-1].index(package) :]
-            break
-    else:
-        parts = parts[-1:]
+    inside = [len(parts) - 1 - parts[::-1].index(package) for package in PACKAGES if package in parts]
+    parts = parts[
+        max(inside, default=-1) :
+    ]  # the innermost: the environment may be in a folder called perdure
     place = "/".join(parts)
     return f"{place}:{line} {name}" if name else place
 

@@ -34,6 +34,12 @@ MOST_CALLS: Final = 122
 """Calls of Python functions for a blocking step, with what other threads do meanwhile (111 to 112)."""
 MOST_CALLS_ON_LOOP: Final = 305
 """The same for an `async` run of one step, two hundred at once (294 to 295)."""
+MOST_CALLS_OF_A_TRANSACTION: Final = 280
+"""The same for a blocking transaction step of one statement, with what psycopg calls for that (268)."""
+OF_A_TRANSACTION: Final = ["begin", "begin_step", "insert", "record_transaction", "commit"]
+"""What is sent for a transaction step, its body's one statement included."""
+ON_A_CONNECTION: Final = re.compile(r"\[(\d+)\] LOG:  execute (?:perdure_(\w+)_\d+|.*: (insert))")
+"""How it is logged: by what process, what of ours or of the body's."""
 
 pytestmark = [pytest.mark.postgres, pytest.mark.session]
 
@@ -49,6 +55,17 @@ def chain(steps: int) -> int:
     for _ in range(steps):
         number = add(number)
     return number
+
+
+@perdure.transaction
+def write(conn: perdure.Connection, number: int) -> None:
+    conn.execute("insert into entries values (%s)", (number,))
+
+
+@perdure.workflow
+def writes(times: int) -> None:
+    for number in range(times):
+        write(number)
 
 
 @perdure.step
@@ -85,6 +102,17 @@ def test_each_step_of_a_run_is_one_statement(server: TestServer, database_url: s
     of_runs = [line for line in sent if OF_RUNS.search(line)]
     assert len(of_runs) == RUNS * (STEPS + 1), of_runs
     assert len(sent) < len(of_runs) * 2
+
+
+def test_transaction_step_adds_four_statements(server: TestServer, database_url: str) -> None:
+    """Its beginning is two, in one packet with each other; its record and the COMMIT are two in another."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("create table entries (number integer not null)")
+    with logged(server, database_url) as sent, BlockingPerdure(database_url):
+        writes(2 * STEPS)
+    executed = [found.groups() for line in sent if (found := ON_A_CONNECTION.search(line))]
+    pool = {process for process, ours, _ in executed if ours == "begin_step"}
+    assert [ours or body for by, ours, body in executed if by in pool] == 2 * STEPS * OF_A_TRANSACTION
 
 
 def test_runs_at_once_share_their_statements(server: TestServer, database_url: str) -> None:
@@ -163,6 +191,21 @@ def test_calls_of_a_blocking_step(database_url: str) -> None:
         chain(10 * STEPS)
         many = calls.count - before
     assert (many - one) / (9 * STEPS) <= MOST_CALLS
+
+
+def test_calls_of_a_transaction_step(database_url: str) -> None:
+    """The same of transaction steps."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("create table entries (number integer not null)")
+    with Calls() as calls, BlockingPerdure(database_url):
+        writes(STEPS)
+        few = calls.count
+        writes(STEPS)
+        one = calls.count - few
+        before = calls.count
+        writes(10 * STEPS)
+        many = calls.count - before
+    assert (many - one) / (9 * STEPS) <= MOST_CALLS_OF_A_TRANSACTION
 
 
 def test_calls_of_an_async_run(database_url: str) -> None:
