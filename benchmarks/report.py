@@ -18,7 +18,7 @@ from benchmarks.contestants.registry import ALL, PEERS, PERDURE
 from benchmarks.measures import GROUPS, Row
 from benchmarks.results import Results, ahead
 
-_TWO_ROWS: Final = "A start is a row of `runs` and one of `live`, with six index entries: some 26 us of the server, and 40 of Python."
+_TWO_ROWS: Final = "A start is a row of `runs` and one of `live`, with six index entries: some 20 us of the server, and 12 of Python."
 _JOBS: Final = (
     "It takes and ends jobs a thousand at a time; a run here gets a task of its own, and a record of its end."
 )
