@@ -36,7 +36,15 @@ ALLOWED = {
     ): "tells one transaction from another, and compares no time",
     (
         "transactions.sql",
-        "select set_config('synchronous_commit', 'on', true), pg_catalog.transaction_timestamp() as began,",
+        "select pg_catalog.transaction_timestamp() as began, set_config('synchronous_commit', 'on', true) from held",
+    ): "the same: which transaction this is",
+    (
+        "transactions.sql",
+        "select pg_catalog.transaction_timestamp() as began, set_config('synchronous_commit', 'on', true)",
+    ): "the same: which transaction this is",
+    (
+        "transactions.sql",
+        "case when pg_catalog.transaction_timestamp() = %(began)s::timestamptz then %(worker)s::bigint",
     ): "the same: which transaction this is",
     (
         "transactions.sql",
