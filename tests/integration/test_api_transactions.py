@@ -283,6 +283,15 @@ def test_statements_that_a_body_deallocates_are_prepared_again(how: str, most: i
     assert bodies.count(how) <= most
 
 
+def test_transaction_outside_of_a_run_survives_what_its_body_deallocates(ledger_url: str) -> None:
+    """A step before it has prepared COMMIT, but not what such a transaction begins and ends with besides."""
+    with perdure.sync.Perdure(ledger_url):
+        deallocates_often("savepoint")
+        deallocates("secretly")
+    assert booked(ledger_url)[-1] == "secretly"
+    assert booked(ledger_url).count("secretly") == 1
+
+
 @on_loop
 async def test_a_swallowed_sql_error_does_not_pass(ledger_url: str) -> None:
     """A function that goes on after an SQL error fails, instead of a COMMIT that silently rolls back."""

@@ -89,10 +89,12 @@ def test_nobody_is_declared_dead_while_a_transaction_step_is_open(isolation: str
     with Perdure(url, lease=30) as app:
         handle = sync.start(standing, isolation)
         assert entered.acquire(timeout=10)
-        with psycopg.connect(url, autocommit=True, options="-c lock_timeout=300") as reaper:
+        with psycopg.connect(url) as reaper:
+            reaper.execute("set local lock_timeout = 300")
             unfenced = "delete from perdure.fences where worker = %s"
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 reaper.execute(unfenced, (app.engine.incarnation.worker,))
+            reaper.rollback()
             door.set()
             handle.result(20)
     assert rows(url, "select text from entries") == [("held",)]

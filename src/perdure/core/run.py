@@ -47,6 +47,7 @@ class Run:
     __slots__ = (
         "_last_reading",
         "_mailbox",
+        "begun_before",
         "calling",
         "cancel_reason",
         "cancel_told",
@@ -117,6 +118,8 @@ class Run:
         self.fatal: Exception | None = None
         self.over = False  # the code has ended; only its end is still to be recorded
         self.claim = claim
+        self.begun_before = False
+        """Code of it has run before this life; a transaction of that may still be committing, if its worker lives."""
         self.leaving: Ticket | None = None
         self.leave_at = 0.0
         """When the call that began to wait last has waited long enough (`time.monotonic()`)."""

@@ -27,8 +27,9 @@ from perdure.core.steps import failure, info_of, success, tell_of_failure
 from perdure.errors import TransactionBroken
 from perdure.models import Kind
 from perdure.policy import backoff, next_attempt
+from perdure.serial import decode_failure
 from perdure.store.records import Fenced
-from perdure.store.session import Conflict, EndedInside, Session, is_conflict
+from perdure.store.session import Conflict, EndedInside, Found, Session, is_conflict
 
 MAX_CONFLICTS: Final = 20
 """Serialization failures, deadlocks and lost connections in a row before the step fails with the last."""
@@ -132,8 +133,8 @@ class _Attempts:
         self.place = run.key, call.position
         self.group: int | None = None
         self.conflicts = 0
-        self.doubtful = False
-        """A COMMIT had no answer: an earlier attempt may yet turn out to have succeeded."""
+        self.doubtful = run.begun_before
+        """A COMMIT had no answer, or may have had none: an earlier attempt may yet turn out to have succeeded."""
 
     def run_all(self) -> Generator[Any, Any, Told]:
         """Try until it commits, or its failure is final."""
@@ -183,7 +184,7 @@ class _Attempts:
                 yield from session.open()
                 found = yield from session.begin(None, {}, self.place)
                 if found is not None:
-                    return told if found.failed else self.found(found.value)
+                    return self.found(found)
                 yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
                 return told
             except Fenced:
@@ -202,13 +203,13 @@ class _Attempts:
         session = runtime.session(is_async=definition.colour)
         try:
             yield from session.open()
-            # What another life left came with the claim. Should it not have, the record is refused, and the next attempt looks.
-            again = attempt > 1 or self.conflicts
+            # The record of another life came with the claim, but for that of a COMMIT which was still under way.
+            again = attempt > 1 or self.conflicts or self.run.begun_before
             found = yield from session.begin(
                 definition.isolation, definition.lock, self.place if again else None
             )
             if found is not None:
-                return self.found(found.value)
+                return self.found(found)
             info = info_of(self.run, self.call, attempt)
             body = Invoke(
                 around_step(self.run, definition.function, info, is_async=definition.colour),
@@ -244,7 +245,11 @@ class _Attempts:
         finally:
             yield from _given_back(session)
 
-    def found(self, value: bytes) -> Told:
+    def found(self, record: Found) -> Told:
         """The answer that an earlier attempt recorded: it did commit."""
         group = self.group if self.group is not None else self.run.gate.next_group()
-        return Told(False, value, self.definition.signature.result.decode(value), group=group)
+        if record.failed:
+            seen: Any = decode_failure(record.value, exceptions=self.run.runtime.exceptions)
+        else:
+            seen = self.definition.signature.result.decode(record.value)
+        return Told(record.failed, record.value, seen, group=group)

@@ -8,8 +8,9 @@ with held as materialized (
 select pg_catalog.transaction_timestamp() as began, set_config('synchronous_commit', 'on', true) from held
 
 -- name: find_record
--- With it where it is not the first attempt: the record that one may have left whose answer was lost. (One that is committed
--- after this statement began is not read; the step is then done in vain, and fails at its record.)
+-- With it where it is not the first attempt of the run's first life: the record that one may have left whose answer was
+-- lost. (One that is committed after this statement began is not read; the step is then done in vain, and fails at its
+-- record.)
 select failed, value from {schema}.steps where run = %(run)s::bigint and position = %(position)s
 
 -- name: begin_plain

@@ -201,6 +201,7 @@ class Session:
 
         Raises:
             EndedInside: the transaction is not the one that was begun.
+            Conflict: COMMIT was refused; the same transaction may be tried again.
             DatabaseUnavailable: the COMMIT had no answer.
         """
         same = self._statement("same_transaction", {"began": self._began})
@@ -210,6 +211,8 @@ class Session:
                 raise EndedInside
         try:
             yield from self._committed()
+        except InvalidSqlStatementName as error:
+            raise Conflict(str(error)) from error  # the body has deallocated COMMIT, so it was refused
         except psycopg.Error as error:
             if is_lost(error):
                 raise DatabaseUnavailable(

@@ -108,7 +108,7 @@ class Executor:
         run.context, run.seed = claimed.context, claimed.seed
         run.scheduled_at = claimed.scheduled_at
         run.streams, run.written = claimed.streams, claimed.written
-        run.queue = claimed.group[0]
+        run.queue, run.begun_before = claimed.group[0], claimed.begun
         if told and run.cancel_reason is CancelReason.NONE:
             run.cancel_reason = CancelReason.ASKED
         if claimed.recoveries >= SUSPECT_AFTER:
