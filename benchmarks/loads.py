@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import math
 import statistics
 import threading
 import time
@@ -108,19 +109,22 @@ class Stages:
             began = time.monotonic()
             self._app.start("benchmarks.programs.seen", args=[])
             first_line = programs.seen_at.get(timeout=60)
-            moments = (began, *(self._reached[name] for name in ("committed", "hint", "adopt")), first_line)
+            reached = (self._reached.pop(name, math.inf) for name in ("committed", "hint", "adopt"))
+            moments = (began, *reached, first_line)
             if list(moments) == sorted(moments):  # else a poll that was due anyway was sooner
                 self._took.append([until - since for since, until in pairwise(moments)])
 
     def report(self) -> None:
         """Print the medians, and what 19 of 20 were within."""
         title(f"Stages of {len(self._took)} starts")
+        if not self._took:
+            return
         table = table_of("p50, ms", "p95, ms")
         table.add_column("stage")
         stages = [*zip(*self._took, strict=True), [sum(stages) for stages in self._took]]
         for name, took in zip((*self.NAMES, "from the call to the first line"), stages, strict=True):
-            p50, p95 = (f"{statistics.quantiles(took, n=20)[place] * 1000:.2f}" for place in (9, 18))
-            table.add_row(p50, p95, name)
+            nineteen = sorted(took)[int(0.95 * len(took))]
+            table.add_row(f"{statistics.median(took) * 1000:.2f}", f"{nineteen * 1000:.2f}", name)
         console.print(table)
 
 
