@@ -13,7 +13,8 @@ from tests.api_tools import until
 from tests.golden import code
 from tests.servers import start_server
 
-HERE: Final = Path(__file__).parent
+HERE: Final = Path(__file__).resolve().parent
+ROOT: Final = HERE.parent.parent
 Play = Callable[[sync.Perdure, Any], None]
 
 
@@ -66,7 +67,8 @@ def main(names: list[str]) -> None:
                 given = [code.Line("a", Decimal("1.50"), {"x"})] if name == "sequence" else args
                 handle = app.start(definition.definition.name, given, id=name)
                 play(app, handle)
-                file.write_bytes(app.runs.export(name) + b"\n")
+                text = app.runs.export(name).decode().replace(f"{ROOT}/", "")  # tracebacks name files
+                file.write_text(text + "\n")
                 print(f"recorded {file.name}")
     finally:
         server.close()

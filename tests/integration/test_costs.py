@@ -9,7 +9,7 @@ import asyncio
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, Self
@@ -81,6 +81,14 @@ async def chain_async(steps: int) -> int:
     return number
 
 
+@pytest.fixture
+def entries_url(database_url: str) -> str:
+    """A database with a table for `write`."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("create table entries (number integer not null)")
+    return database_url
+
+
 @contextmanager
 def logged(server: TestServer, url: str) -> Iterator[list[str]]:
     """Have the server log the statements of connections that are made from now on; give them after the block."""
@@ -104,11 +112,9 @@ def test_each_step_of_a_run_is_one_statement(server: TestServer, database_url: s
     assert len(sent) < len(of_runs) * 2
 
 
-def test_transaction_step_adds_four_statements(server: TestServer, database_url: str) -> None:
+def test_transaction_step_adds_four_statements(server: TestServer, entries_url: str) -> None:
     """Its beginning is two, in one packet with each other; its record and the COMMIT are two in another."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("create table entries (number integer not null)")
-    with logged(server, database_url) as sent, BlockingPerdure(database_url):
+    with logged(server, entries_url) as sent, BlockingPerdure(entries_url):
         writes(2 * STEPS)
     executed = [found.groups() for line in sent if (found := ON_A_CONNECTION.search(line))]
     pool = {process for process, ours, _ in executed if ours == "begin_step"}
@@ -180,32 +186,26 @@ class Calls:
         threading.setprofile(None)
 
 
+def calls_of_each(url: str, run: Callable[[int], object]) -> float:
+    """Calls for each of the steps of a blocking run of so many, one at a time; what the run itself takes left out."""
+    with Calls() as calls, BlockingPerdure(url):
+        run(STEPS)
+        before = calls.count
+        run(STEPS)
+        few, before = calls.count - before, calls.count
+        run(10 * STEPS)
+        many = calls.count - before
+    return (many - few) / (9 * STEPS)
+
+
 def test_calls_of_a_blocking_step(database_url: str) -> None:
-    """Steps of a blocking run, one at a time: everything is done in the caller's thread."""
-    with Calls() as calls, BlockingPerdure(database_url):
-        chain(STEPS)
-        few = calls.count
-        chain(STEPS)
-        one = calls.count - few
-        before = calls.count
-        chain(10 * STEPS)
-        many = calls.count - before
-    assert (many - one) / (9 * STEPS) <= MOST_CALLS
+    """Everything is done in the caller's thread."""
+    assert calls_of_each(database_url, chain) <= MOST_CALLS
 
 
-def test_calls_of_a_transaction_step(database_url: str) -> None:
-    """The same of transaction steps."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("create table entries (number integer not null)")
-    with Calls() as calls, BlockingPerdure(database_url):
-        writes(STEPS)
-        few = calls.count
-        writes(STEPS)
-        one = calls.count - few
-        before = calls.count
-        writes(10 * STEPS)
-        many = calls.count - before
-    assert (many - one) / (9 * STEPS) <= MOST_CALLS_OF_A_TRANSACTION
+def test_calls_of_a_transaction_step(entries_url: str) -> None:
+    """The body's own statement, which is psycopg's to send, included."""
+    assert calls_of_each(entries_url, writes) <= MOST_CALLS_OF_A_TRANSACTION
 
 
 def test_calls_of_an_async_run(database_url: str) -> None:
