@@ -40,7 +40,9 @@ class HandSession:
     def begin(self, isolation: Any, locks: Any, record: tuple[int, str] | None = None) -> Steps:
         yield from self.fence()
         found = [r for r in self._life.journal.records() if record and r.position == record[1]]
-        return Found(found[0].failed, found[0].value) if found else None
+        if not found:
+            return None
+        return Found(found[0].failed, found[0].value, found[0].group, found[0].kind, found[0].name)
 
     def fence(self) -> Steps:
         yield from ()

@@ -8,6 +8,10 @@
 The record is a plain INSERT: where an earlier attempt's backend is still committing, it waits for that one
 and then fails, and the next attempt, which looks for it at its beginning, reads what it left. The gate, once
 taken, is kept until the outcome is known, so that nothing is handed out in between.
+
+An earlier attempt may have been another life's: a worker that lives hands a run over, or parks it, while a COMMIT
+without an answer is under way. So a failure is settled in every later life before it counts. A record is looked for
+only where there is reason to: the look reads where others insert, which serializable transactions do not forgive.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import Any, Final
 
 from perdure.core.branch import Branch, Unwind
 from perdure.core.effects import Invoke, Pause
-from perdure.core.gate import Call, Told
+from perdure.core.gate import Call, Recorded, Told, diverged
 from perdure.core.middleware import around_step
 from perdure.core.recorded import group_for, recorded
 from perdure.core.registry import TransactionDefinition
@@ -135,6 +139,8 @@ class _Attempts:
         self.conflicts = 0
         self.doubtful = run.begun_before
         """A COMMIT had no answer, or may have had none: an earlier attempt may yet turn out to have succeeded."""
+        self.look = False
+        """A COMMIT of this life had no answer, or met a record: the next attempt looks for one."""
 
     def run_all(self) -> Generator[Any, Any, Told]:
         """Try until it commits, or its failure is final."""
@@ -182,9 +188,9 @@ class _Attempts:
             session = self.run.runtime.session(is_async=self.definition.colour)
             try:
                 yield from session.open()
-                found = yield from session.begin(None, {}, self.place)
+                found = yield from session.begin("read committed", {}, self.place)
                 if found is not None:
-                    return self.found(found)
+                    return (yield from self.found(session, found))
                 yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
                 return told
             except Fenced:
@@ -203,13 +209,11 @@ class _Attempts:
         session = runtime.session(is_async=definition.colour)
         try:
             yield from session.open()
-            # The record of another life came with the claim, but for that of a COMMIT which was still under way.
-            again = attempt > 1 or self.conflicts or self.run.begun_before
             found = yield from session.begin(
-                definition.isolation, definition.lock, self.place if again else None
+                definition.isolation, definition.lock, self.place if self.look else None
             )
             if found is not None:
-                return self.found(found)
+                return (yield from self.found(session, found))
             info = info_of(self.run, self.call, attempt)
             body = Invoke(
                 around_step(self.run, definition.function, info, is_async=definition.colour),
@@ -230,24 +234,43 @@ class _Attempts:
             if self.group is None:
                 self.group = yield from group_for(self.call, self.run)
             told.group = self.group
-            yield from self.run.barrier()  # what other branches have recorded meanwhile comes before it
-            calling, self.run.calling = self.run.calling, False  # a cancel now comes with the next call
-            try:
-                yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
-            except EndedInside:
-                raise TransactionBroken(ended_inside(definition)) from None
-            except Conflict as conflict:
-                self.doubtful = self.doubtful or conflict.unknown
-                raise
-            finally:
-                self.run.calling = calling
+            yield from self.committed(session.commit(self.run.record_of(self.call, told, told.group, 0)))
             return told
         finally:
             yield from _given_back(session)
 
-    def found(self, record: Found) -> Told:
-        """The answer that an earlier attempt recorded: it did commit."""
-        group = self.group if self.group is not None else self.run.gate.next_group()
+    def committed(self, commit: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
+        """Commit, once what other branches have recorded meanwhile is; it comes before."""
+        yield from self.run.barrier()
+        calling, self.run.calling = self.run.calling, False  # a cancel now comes with the next call
+        try:
+            yield from commit
+        except EndedInside:
+            raise TransactionBroken(ended_inside(self.definition)) from None
+        except Conflict as conflict:
+            self.look = self.look or conflict.unknown
+            self.doubtful = self.doubtful or self.look
+            raise
+        finally:
+            self.run.calling = calling
+
+    def found(self, session: Session, record: Found) -> Generator[Any, Any, Told]:
+        """The answer that an earlier attempt recorded: it did commit.
+
+        It is handed out now. If the attempt was another life's, its place in the order was that life's, and others have
+        been handed out since, so the record moves to where a replay is to hand it out.
+        """
+        call = self.call
+        if (record.kind, record.name) != (call.kind, call.name):
+            recorded = Recorded(
+                call.position, record.group, 0, record.kind, record.name, record.failed, record.value, 1
+            )
+            raise self.run.give_up(diverged(call.position, call.kind, call.name, [recorded]))
+        if self.group is None:
+            self.group = yield from group_for(call, self.run)
+        group = self.group
+        if record.group != group:
+            yield from self.committed(session.move(self.place, group))
         if record.failed:
             seen: Any = decode_failure(record.value, exceptions=self.run.runtime.exceptions)
         else:

@@ -8,10 +8,14 @@ with held as materialized (
 select pg_catalog.transaction_timestamp() as began, set_config('synchronous_commit', 'on', true) from held
 
 -- name: find_record
--- With it where it is not the first attempt of the run's first life: the record that one may have left whose answer was
--- lost. (One that is committed after this statement began is not read; the step is then done in vain, and fails at its
--- record.)
-select failed, value from {schema}.steps where run = %(run)s::bigint and position = %(position)s
+-- With it where a COMMIT had no answer, or met a record: what that attempt has left. (What is committed after this statement
+-- began is not read; the step is then done in vain, and fails at its record.)
+select failed, value, grp, kind, name from {schema}.steps where run = %(run)s::bigint and position = %(position)s
+
+-- name: move_record
+-- In the transaction that has found a record of another life of the run, late: it is handed out now, so this is its place
+-- in the order. The one statement that changes what is in `steps`, and only before the code has seen it.
+update {schema}.steps set grp = %(grp)s, ord = 0 where run = %(run)s::bigint and position = %(position)s
 
 -- name: begin_plain
 -- The beginning of a transaction outside of any run, which has neither fence nor record.

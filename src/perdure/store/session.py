@@ -74,6 +74,9 @@ class Conflict(Exception):
 class Recorded(Conflict):
     """The step's record is there: an earlier attempt, whose answer was lost, did commit."""
 
+    def __init__(self) -> None:
+        super().__init__(unknown=True)
+
 
 class EndedInside(Exception):
     """The user's function ended the transaction itself."""
@@ -84,6 +87,9 @@ class Found(NamedTuple):
 
     failed: bool
     value: bytes
+    group: int | None
+    kind: int
+    name: str
 
 
 Steps = Generator[Use, Any, Any]
@@ -176,7 +182,12 @@ class Session:
         self._began = held.get_value(0, 0)
         if not found or not found[0].ntuples:
             return None
-        return Found(found[0].get_value(0, 0) == b"\1", found[0].get_value(0, 1))
+        # As Postgres sends it: what the user has registered to read values is for his own.
+        failed, value, group, kind, name = (found[0].get_value(0, column) for column in range(5))
+        number = None if group is None else int.from_bytes(group, "big")
+        return Found(
+            failed == b"\1", value or b"", number, int.from_bytes(kind or b"", "big"), (name or b"").decode()
+        )
 
     def begin_plain(self, isolation: str | None, locks: Mapping[str, str]) -> Steps:
         """BEGIN and lock tables: a transaction outside of any run."""
@@ -242,8 +253,21 @@ class Session:
             "worker": self._worker,
             "began": self._began,
         }
+        yield from self._certainly_committed(self._statement("record_transaction", row))
+
+    def move(self, place: tuple[int, str], group: int) -> Steps:
+        """Give the record that was found at a place another in the order, and COMMIT.
+
+        Raises:
+            Conflict: rolled back, or nobody knows.
+        """
+        run, position = place
+        moved = {"run": run, "position": position, "grp": group}
+        yield from self._certainly_committed(self._statement("move_record", moved))
+
+    def _certainly_committed(self, last: Statement) -> Steps:
         with _translated(self._sql.schema):
-            yield from self._committed(self._statement("record_transaction", row))
+            yield from self._committed(last)
             if self._doubtful:
                 raise Conflict("the server warned at COMMIT: it may not be replicated", unknown=True)
 
