@@ -156,10 +156,17 @@ class Producer(Service):
         runs = self.claimer.claim(self._connected(), who, found, limit)
         if not runs and suspects and found.suspects:
             runs = self.claimer.claim(self._connected(), who, found, 1, suspects=True)
+        if self.stopping:
+            return (
+                0,
+                limit,
+            )  # they are in nobody's memory, and go back to the queue when the worker is retired
         for claimed in runs:
             self._begin(incarnation, claimed)
         self._doubtful = False
-        if len(runs) == limit < CLAIM_AT_ONCE and all(workflows[claimed.workflow].colour for claimed in runs):
+        # Only before a full look, which finds again what is passed over; a quick one does not.
+        passing = len(runs) == limit < CLAIM_AT_ONCE and time.monotonic() >= self._full_look_at
+        if passing and all(workflows[claimed.workflow].colour for claimed in runs):
             self._async_only = True
         return len(runs), limit
 
