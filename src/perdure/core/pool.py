@@ -27,10 +27,16 @@ class Threads:
         self._mine = threading.local()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Run `work` in a thread, as soon as one is free."""
+        """Run `work` in a thread, as soon as one is free.
+
+        Raises:
+            RuntimeError: the system has no thread for it, and there is none that would take it later.
+        """
         with self._changed:
             self._queue.append(work)
-            self._staff()
+            if not self._staff():
+                self._queue.pop()
+                raise RuntimeError("no thread can be started, and there is none that works")
 
     @property
     def free(self) -> int:
@@ -67,12 +73,17 @@ class Threads:
             with self._changed:
                 self._working += 1
 
-    def _staff(self) -> None:
+    def _staff(self) -> bool:
+        """Have somebody take what is queued; whether there is anybody who will."""
         self._changed.notify()
         # A thread that was notified counts as idle until it runs: each idle one stands for one piece of work, no more.
         if len(self._queue) > self._idle and self._working + self._idle < self._limit:
             self._working += 1
-            threading.Thread(target=self._work, name="perdure-work", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name="perdure-work", daemon=True).start()
+            except RuntimeError:  # the system has no more: those that are there have to do
+                self._working -= 1
+        return bool(self._working or self._idle)
 
     def _work(self) -> None:
         self._mine.working = True

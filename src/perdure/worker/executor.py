@@ -118,13 +118,24 @@ class Executor:
         self.launch(run)
 
     def launch(self, run: Run) -> None:
-        """Run the code of a run, on the loop or in a thread of the pool."""
+        """Run the code of a run, on the loop or in a thread of the pool.
+
+        Raises:
+            RuntimeError: the system has no thread for it; the run is not in memory.
+        """
         self.enter(run)
-        if run.definition.colour:
-            self._engine.loops.submit(lambda loop, outbox: LoopHost(run, loop, outbox).start(self.context()))
-        else:
-            host = ThreadHost(run)
-            self._engine.threads.run(lambda: host.execute(self.context()))
+        try:
+            if run.definition.colour:
+                self._engine.loops.submit(
+                    lambda loop, outbox: LoopHost(run, loop, outbox).start(self.context())
+                )
+            else:
+                host = ThreadHost(run)
+                self._engine.threads.run(lambda: host.execute(self.context()))
+        except RuntimeError:
+            with self._lock:
+                self._runs.pop(run.key, None)
+            raise
 
     def execute(self, run: Run) -> None:
         """Run the code of a blocking run in the caller's thread."""

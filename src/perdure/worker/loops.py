@@ -101,10 +101,13 @@ class Loops:
         with self._lock:
             if self._place is None:
                 loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._run, args=(loop,), name="perdure-loop", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._run, args=(loop,), name="perdure-loop", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no more
+                    loop.close()
+                    raise
+                self._thread = thread
                 self._loop_thread = self._thread.ident
                 self._adopt(loop)
             assert self._place is not None
