@@ -29,11 +29,16 @@ def url(database_url: str) -> str:
     return database_url
 
 
-@transaction(name="outlives.write", retry=None)
-def write(conn: Connection) -> int:
+def _once(conn: Connection) -> int:
     bodies.append("write")
     conn.execute("insert into entries values ('once')")
     return 1
+
+
+write = transaction(name="outlives.write", retry=None)(_once)
+write_locked = transaction(name="outlives.write_locked", retry=None, lock={"entries": "share row exclusive"})(
+    _once
+)
 
 
 @workflow(name="outlives.writes")
@@ -51,13 +56,6 @@ async def write_async(conn: AsyncConnection) -> int:
 @workflow(name="outlives.writes_async")
 async def writes_async() -> int:
     return await write_async()
-
-
-@transaction(name="outlives.write_locked", retry=None, lock={"entries": "share row exclusive"})
-def write_locked(conn: Connection) -> int:
-    bodies.append("write")
-    conn.execute("insert into entries values ('once')")
-    return 1
 
 
 @workflow(name="outlives.writes_locked")

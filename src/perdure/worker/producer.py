@@ -157,10 +157,8 @@ class Producer(Service):
         if not runs and suspects and found.suspects:
             runs = self.claimer.claim(self._connected(), who, found, 1, suspects=True)
         if self.stopping:
-            return (
-                0,
-                limit,
-            )  # they are in nobody's memory, and go back to the queue when the worker is retired
+            # They are in nobody's memory, and go back to the queue when the worker is retired.
+            return 0, limit
         for claimed in runs:
             self._begin(incarnation, claimed)
         self._doubtful = False
