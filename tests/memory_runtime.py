@@ -153,6 +153,7 @@ class Life:
             intents={record.position: None for record in self.past.of(IntentRecord)},
             cancel=CancelReason.ASKED if cancelled else CancelReason.NONE,
         )
+        self.run.begun_before = True  # of a first life too: what is done in doubt has to be right in each
         return self.run
 
     @property

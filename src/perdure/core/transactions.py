@@ -191,7 +191,7 @@ class _Attempts:
                 found = yield from session.begin("read committed", {}, self.place)
                 if found is not None:
                     return (yield from self.found(session, found))
-                yield from session.commit(self.run.record_of(self.call, told, told.group, 0))
+                yield from self.committed(session.commit(self.run.record_of(self.call, told, told.group, 0)))
                 return told
             except Fenced:
                 self.run.runtime.fenced()
