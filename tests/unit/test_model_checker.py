@@ -71,6 +71,12 @@ def book(conn: Any, name: str) -> str:
     return f"{name}:{chance.randrange(10**6)}"
 
 
+@transaction
+def overdraw(conn: Any, name: str) -> str:
+    """Never a row, always a failure."""
+    raise LookupError(name)
+
+
 def ask(hand: Hand, branch: Branch, definition: Any, *args: Any) -> Steps:
     """Call a step or a transaction, and note what the code learns of it."""
     try:
@@ -155,6 +161,7 @@ LARGE = {
     "two-lanes-of-three": forked(lane(roll, refuse, roll), lane(roll, roll, roll)),
     "three-lanes": forked(lane(roll, roll), lane(roll, roll), lane(roll, roll)),
     "transactions-in-lanes": forked(lane(book, roll), lane(roll, book), lane(book)),
+    "failing-transactions-in-lanes": forked(lane(overdraw, roll), lane(roll, roll, overdraw)),
     "once-in-lanes": forked(lane(once, roll), lane(roll, once)),
 }
 
